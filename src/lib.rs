@@ -1,0 +1,3 @@
+//! Roomwire pushes small deltas to rooms of clients, in one order, and replays exactly what a client missed.
+pub mod delta;
+pub mod log;

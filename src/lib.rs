@@ -2,3 +2,4 @@
 pub mod delta;
 pub mod log;
 pub mod protocol;
+pub mod rooms;

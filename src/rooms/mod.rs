@@ -1,1 +1,4 @@
+//! Rooms without actors: what a subscriber is owed, who gets what is live, and what is kept.
 
+pub mod fanout;
+pub mod sequence;

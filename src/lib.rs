@@ -1,3 +1,6 @@
 //! Roomwire pushes small deltas to rooms of clients, in one order, and replays exactly what a client missed.
+pub mod config;
 pub mod delta;
+pub mod http;
 pub mod log;
+pub mod metrics;

@@ -1,0 +1,3 @@
+//! What Roomwire answers over HTTP.
+
+pub mod error;

@@ -1,0 +1,163 @@
+//! The store on disk. The only file that knows sled.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::store::{Order, Store, StoreError, Visit, Write};
+
+/// One sled tree in a directory of its own.
+pub struct SledStore {
+    path: PathBuf,
+    cache_bytes: u64,
+    /// `None` while it could not be reopened. Readers hold the lock while they scan, so that
+    /// reopening, which needs every handle gone, waits for them.
+    database: RwLock<Option<sled::Db>>,
+    /// A failed commit may have left a part of itself in sled's memory, which nobody may read.
+    failed: AtomicBool,
+}
+
+impl SledStore {
+    /// Opens or makes the database in the directory `path`. `cache_bytes` bounds sled's page cache;
+    /// the process takes about twice as much.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        Ok(Self {
+            path: path.to_owned(),
+            cache_bytes,
+            database: RwLock::new(Some(open(path, cache_bytes)?)),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<sled::Db>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on the database and makes sure that what it saw or wrote counts.
+    fn with<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let database = self.read();
+        let result = match &*database {
+            Some(database) => work(database),
+            None => return Err(StoreError::Closed),
+        };
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        result.map_err(|error| explain(error, what, &self.path))
+    }
+
+    fn change(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&sled::Db) -> sled::Result<()>,
+    ) -> Result<(), StoreError> {
+        let result = self.with(what, work);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+impl Store for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.with("read", |database| database.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        first: &[u8],
+        last: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if first > last {
+            return Ok(());
+        }
+        self.with("read", |database| {
+            let mut range = database.range(first..=last);
+            loop {
+                let next = match order {
+                    Order::Ascending => range.next(),
+                    Order::Descending => range.next_back(),
+                };
+                let Some(pair) = next else { return Ok(()) };
+                let (key, value) = pair?;
+                if visit(&key, &value).is_break() {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for write in writes {
+            match write {
+                Write::Put { key, value } => batch.insert(key, value),
+                Write::Delete { key } => batch.remove(key),
+            }
+        }
+        self.change("write", |database| database.apply_batch(batch))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.change("flush", |database| database.flush().map(drop))
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // sled holds the file's lock as long as one handle lives.
+        drop(database.take());
+        *database = Some(open(&self.path, self.cache_bytes)?);
+        self.failed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        fs2::available_space(&self.path).map_err(|source| StoreError::Io {
+            what: "ask for free space",
+            source,
+        })
+    }
+}
+
+fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    sled::Config::new()
+        .path(path)
+        .cache_capacity(cache_bytes)
+        .mode(sled::Mode::HighThroughput)
+        .flush_every_ms(None)
+        .open()
+        .map_err(|error| explain(error, "open", path))
+}
+
+fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {
+    match error {
+        // sled has no error of its own for a file that somebody else has locked.
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            StoreError::InUse { path: path.into() }
+        }
+        sled::Error::Io(source) => StoreError::Io { what, source },
+        sled::Error::Corruption { at, .. } => StoreError::Corrupt {
+            key: at.map_or_else(|| "unknown".into(), |at| format!("{at:?}")),
+        },
+        other => StoreError::Io {
+            what,
+            source: io::Error::other(other.to_string()),
+        },
+    }
+}

@@ -1,12 +1,14 @@
 //! The store on disk. The only file that knows sled.
 
 use std::{
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{
-        PoisonError, RwLock, RwLockReadGuard,
+        Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use super::store::{Order, Store, StoreError, Visit, Write};
@@ -17,10 +19,35 @@ pub struct SledStore {
     cache_bytes: u64,
     /// `None` while it could not be reopened. Readers hold the lock while they scan, so that
     /// reopening, which needs every handle gone, waits for them.
-    database: RwLock<Option<sled::Db>>,
+    database: RwLock<Option<Database>>,
     /// A failed commit may have left a part of itself in sled's memory, which nobody may read.
     failed: AtomicBool,
 }
+
+/// sled, and what it leaves to us: on Linux its flush writes the pages out but neither the file's
+/// length nor the disk's own cache, and the large nodes that it keeps in files of their own it does
+/// not sync at all. That survives the process, not a loss of power.
+struct Database {
+    tree: sled::Db,
+    pages: File,
+    large_nodes: LargeNodes,
+}
+
+/// The directory of sled's large nodes, each in a file named by its place in sled's log.
+struct LargeNodes {
+    directory: PathBuf,
+    synced: Mutex<Synced>,
+}
+
+struct Synced {
+    /// When the directory was last looked through.
+    at: SystemTime,
+    /// Beyond every file that was synced.
+    next: u64,
+}
+
+/// File systems date a change by a clock that ticks every few milliseconds.
+const COARSE_CLOCK: Duration = Duration::from_millis(50);
 
 impl SledStore {
     /// Opens or makes the database in the directory `path`. `cache_bytes` bounds sled's page cache;
@@ -29,12 +56,12 @@ impl SledStore {
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
-            database: RwLock::new(Some(open(path, cache_bytes)?)),
+            database: RwLock::new(Some(Database::open(path, cache_bytes)?)),
             failed: AtomicBool::new(false),
         })
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Option<sled::Db>> {
+    fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -42,7 +69,7 @@ impl SledStore {
     fn with<T>(
         &self,
         what: &'static str,
-        work: impl FnOnce(&sled::Db) -> sled::Result<T>,
+        work: impl FnOnce(&Database) -> sled::Result<T>,
     ) -> Result<T, StoreError> {
         let database = self.read();
         let result = match &*database {
@@ -58,7 +85,7 @@ impl SledStore {
     fn change(
         &self,
         what: &'static str,
-        work: impl FnOnce(&sled::Db) -> sled::Result<()>,
+        work: impl FnOnce(&Database) -> sled::Result<()>,
     ) -> Result<(), StoreError> {
         let result = self.with(what, work);
         if result.is_err() {
@@ -70,7 +97,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.with("read", |database| database.get(key))?;
+        let value = self.with("read", |database| database.tree.get(key))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -85,7 +112,7 @@ impl Store for SledStore {
             return Ok(());
         }
         self.with("read", |database| {
-            let mut range = database.range(first..=last);
+            let mut range = database.tree.range(first..=last);
             loop {
                 let next = match order {
                     Order::Ascending => range.next(),
@@ -108,11 +135,11 @@ impl Store for SledStore {
                 Write::Delete { key } => batch.remove(key),
             }
         }
-        self.change("write", |database| database.apply_batch(batch))
+        self.change("write", |database| database.tree.apply_batch(batch))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.change("flush", |database| database.flush().map(drop))
+        self.change("flush", Database::flush)
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -122,7 +149,7 @@ impl Store for SledStore {
             .unwrap_or_else(PoisonError::into_inner);
         // sled holds the file's lock as long as one handle lives.
         drop(database.take());
-        *database = Some(open(&self.path, self.cache_bytes)?);
+        *database = Some(Database::open(&self.path, self.cache_bytes)?);
         self.failed.store(false, Ordering::Release);
         Ok(())
     }
@@ -135,14 +162,78 @@ impl Store for SledStore {
     }
 }
 
-fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
-    sled::Config::new()
-        .path(path)
-        .cache_capacity(cache_bytes)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(None)
-        .open()
-        .map_err(|error| explain(error, "open", path))
+impl Database {
+    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let tree = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| explain(error, "open", path))?;
+        let io_error = |source| StoreError::Io {
+            what: "open",
+            source,
+        };
+        // The names of new files are as durable as their directory.
+        File::open(path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io_error)?;
+        Ok(Self {
+            tree,
+            pages: File::open(path.join("db")).map_err(io_error)?,
+            large_nodes: LargeNodes {
+                directory: path.join("blobs"),
+                synced: Mutex::new(Synced {
+                    at: SystemTime::UNIX_EPOCH,
+                    next: 0,
+                }),
+            },
+        })
+    }
+
+    fn flush(&self) -> sled::Result<()> {
+        self.tree.flush()?;
+        self.large_nodes.sync()?;
+        self.pages.sync_data()?;
+        Ok(())
+    }
+}
+
+impl LargeNodes {
+    /// Syncs the files that came since the last time; most often one look at the directory's date.
+    fn sync(&self) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        if fs::metadata(&self.directory)?.modified()? + COARSE_CLOCK < synced.at {
+            return Ok(());
+        }
+        let first = synced.next;
+        for file in fs::read_dir(&self.directory)? {
+            let file = file?;
+            let Some(place) = file
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u64>().ok())
+            else {
+                continue;
+            };
+            if place < first {
+                continue;
+            }
+            match File::open(file.path()).and_then(|file| file.sync_data()) {
+                Ok(()) => synced.next = synced.next.max(place + 1),
+                // sled has replaced the node since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if synced.next > first {
+            File::open(&self.directory)?.sync_all()?;
+        }
+        synced.at = now;
+        Ok(())
+    }
 }
 
 fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {

@@ -19,6 +19,7 @@
 
 use std::time::Duration;
 
+use crate::{log::publisher::PublishError, rooms::sequence::Tally};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
@@ -49,6 +50,16 @@ pub enum Intake {
     Unknown,
     /// Refused because the disk is full.
     NoSpace,
+}
+
+impl From<PublishError> for Intake {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NotTaken { .. } => Self::NotTaken,
+            PublishError::OutcomeUnknown => Self::Unknown,
+            PublishError::NoSpace => Self::NoSpace,
+        }
+    }
 }
 
 /// Who ended a session.
@@ -227,18 +238,11 @@ impl Metrics {
         self.deltas_out.inc_by(deliveries as u64);
     }
 
-    /// A returning client gets all it missed.
-    pub fn replay_hit(&self) {
-        self.replay_hits.inc();
-    }
-
-    /// A returning client was told to reload.
-    pub fn replay_miss(&self) {
-        self.replay_misses.inc();
-    }
-
-    pub fn replayed(&self, deltas: usize) {
-        self.replayed_deltas.inc_by(deltas as u64);
+    /// What replays came to since the last call.
+    pub fn replays(&self, tally: Tally) {
+        self.replay_hits.inc_by(tally.replay_hits);
+        self.replay_misses.inc_by(tally.replay_misses);
+        self.replayed_deltas.inc_by(tally.replayed_deltas);
     }
 
     pub fn publish_took(&self, time: Duration) {

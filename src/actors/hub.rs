@@ -20,10 +20,7 @@ use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{
-    registry::RoomRef,
-    room::Credit,
-};
+use super::{registry::RoomRef, room::Credit};
 use crate::{
     config::Limits,
     delta::RoomName,
@@ -51,6 +48,8 @@ pub trait SessionWire {
     fn room_failed(&self, room: &RoomName);
     /// Sends a ping frame, and expects a pong.
     fn ping(&self, frame: &Bytes);
+    /// The client answered a ping.
+    fn pong(&self);
     /// Whether the last ping is still unanswered.
     fn lacks_pong(&self) -> bool;
     /// Ends the session: what is queued is written, then the close.

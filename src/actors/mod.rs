@@ -14,6 +14,7 @@ use crate::{
 
 pub mod dispatch;
 pub mod hub;
+pub mod life;
 pub mod registry;
 pub mod room;
 pub mod session;

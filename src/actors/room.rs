@@ -260,11 +260,7 @@ impl Actor for Room {
         ctx.set_mailbox_capacity(MAILBOX);
         // The room is registered: what is ordered from here on reaches it, what was before is in history.
         let position = self.services.history.durable();
-        self.sequence = Sequence::new(
-            self.name.clone(),
-            self.services.history.epoch(),
-            position,
-        );
+        self.sequence = Sequence::new(self.name.clone(), self.services.history.epoch(), position);
         let room = RoomRef {
             key: self.key,
             addr: ctx.address(),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     Services,
     hub::{LocalHub, SessionWire},
+    life::Admission,
     registry::{Ticket, Unsent},
     room::{Ask, Ephemeral, Leave, Room, Subscribe},
 };
@@ -57,6 +58,8 @@ pub struct Session {
     reader: Option<Waker>,
     closing: Option<Closing>,
     span: Span,
+    /// The session's place on this server, given back at its end.
+    _admission: Admission,
 }
 
 impl Session {
@@ -66,6 +69,7 @@ impl Session {
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
+        admission: Admission,
     ) -> Self {
         let client = Uuid::new_v4();
         let settings = SessionSettings {
@@ -87,6 +91,7 @@ impl Session {
             reader: None,
             closing: None,
             span: info_span!("session", client = %client, transport),
+            _admission: admission,
         }
     }
 
@@ -136,6 +141,11 @@ impl Session {
     /// Ends the session with a close that the client is told.
     pub fn end(&mut self, why: Disconnect) {
         self.wire.close(why);
+    }
+
+    /// The session ends because its client does not read.
+    pub fn slow(&self) {
+        self.services.metrics.slow_disconnect();
     }
 
     /// For the log and the metrics: who ended the session. The first reason counts.
@@ -357,23 +367,24 @@ impl Session {
         };
         let publisher = self.services.publisher.clone();
         let published = async move { publisher.publish(vec![delta]).await.pop() };
-        ctx.spawn(published.into_actor(self).map(move |published, session, _| {
-            let intake = match published {
-                Some(Ok(_)) => Intake::Applied,
-                Some(Err(PublishError::OutcomeUnknown)) | None => Intake::Unknown,
-                Some(Err(PublishError::NotTaken { .. })) => Intake::NotTaken,
-                Some(Err(PublishError::NoSpace)) => Intake::NoSpace,
-            };
-            session.services.metrics.deltas_in(intake, 1);
-            match published {
-                Some(Ok(_)) => session.reply(command, &Outcome::Publish {}),
-                Some(Err(PublishError::NotTaken { .. })) => {
-                    session.fail(command, ErrorCode::TOO_MANY_REQUESTS);
-                }
-                Some(Err(error)) => session.fail(command, ErrorCode::INTERNAL.because(error)),
-                None => session.fail(command, ErrorCode::INTERNAL),
-            }
-        }));
+        ctx.spawn(
+            published
+                .into_actor(self)
+                .map(move |published, session, _| {
+                    let published = published.unwrap_or(Err(PublishError::OutcomeUnknown));
+                    let intake = published
+                        .as_ref()
+                        .map_or_else(|&error| error.into(), |_| Intake::Applied);
+                    session.services.metrics.deltas_in(intake, 1);
+                    match published {
+                        Ok(_) => session.reply(command, &Outcome::Publish {}),
+                        Err(PublishError::NotTaken { .. }) => {
+                            session.fail(command, ErrorCode::TOO_MANY_REQUESTS);
+                        }
+                        Err(error) => session.fail(command, ErrorCode::INTERNAL.because(error)),
+                    }
+                }),
+        );
     }
 
     fn within_rate(&mut self, rate: u32) -> bool {
@@ -438,7 +449,9 @@ impl Actor for Session {
             }
         }
         let closing = self.closing.unwrap_or(Closing::Client);
-        self.services.metrics.session_closed(self.transport, closing);
+        self.services
+            .metrics
+            .session_closed(self.transport, closing);
         debug!(?closing, "session ended");
     }
 }

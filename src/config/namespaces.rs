@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use figment::Figment;
+
 use super::{
     reader::Reader,
     units::{DAY, KIB, MIB, SECOND, TIB},
@@ -77,6 +79,10 @@ impl Namespaces {
         Self { by_name }
     }
 
+    pub fn default_namespace(&self) -> &Namespace {
+        &self.by_name[DEFAULT_NAMESPACE]
+    }
+
     /// The namespace that a room belongs to.
     pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
         self.by_name
@@ -86,6 +92,24 @@ impl Namespaces {
                 namespace: room.namespace().to_owned(),
                 defined: self.by_name.keys().cloned().collect::<Vec<_>>().join(", "),
             })
+    }
+}
+
+/// [`DEFAULT_NAMESPACE`] is there with its defaults if it is not among them.
+impl<'a> FromIterator<(&'a str, Namespace)> for Namespaces {
+    fn from_iter<I: IntoIterator<Item = (&'a str, Namespace)>>(namespaces: I) -> Self {
+        let default = (DEFAULT_NAMESPACE.to_owned(), Namespace::default());
+        let given = namespaces.into_iter();
+        let given = given.map(|(name, namespace)| (name.to_owned(), namespace));
+        Self {
+            by_name: std::iter::once(default).chain(given).collect(),
+        }
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::read(&mut Reader::new(Figment::new()), DEFAULT_NAMESPACE)
     }
 }
 

@@ -14,34 +14,10 @@ use super::{
     frame::FrameBuilder,
     reply::{self, ClientInfo, Connected, Outcome},
 };
-use crate::delta::{BadRoomName, RoomName, compact_json};
-
-/// What a namespace lets clients do through their sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClientPublish {
-    /// The `publish` command is not available.
-    #[default]
-    Off,
-    /// Delivered to who is there, never stored.
-    Ephemeral,
-    /// Goes through the log like a publish over HTTP.
-    Stored,
-}
-
-/// The rules of a room's namespace, as far as a session needs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RoomRules {
-    pub client_publish: ClientPublish,
-    /// Publishes a second and session.
-    pub client_publish_rate: u32,
-    pub presence: bool,
-    pub join_leave: bool,
-}
-
-/// Tells a room's rules; the error names the namespace that is not configured.
-pub trait Rules {
-    fn rules(&self, room: &RoomName) -> Result<RoomRules, String>;
-}
+use crate::{
+    config::{ClientPublish, Namespace, Namespaces},
+    delta::{BadRoomName, RoomName, compact_json},
+};
 
 /// The limits that a session works under.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +142,7 @@ impl Session {
     pub fn receive(
         &mut self,
         frame: &[u8],
-        rules: &impl Rules,
+        namespaces: &Namespaces,
         replies: &mut FrameBuilder,
         effects: &mut Vec<Effect>,
     ) {
@@ -175,7 +151,7 @@ impl Session {
                 return;
             }
             let handled = match Command::parse(line) {
-                Some(command) => self.command(command, rules, effects),
+                Some(command) => self.command(command, namespaces, effects),
                 None => Err(Refusal::Close(Disconnect::BAD_REQUEST)),
             };
             match handled {
@@ -195,7 +171,7 @@ impl Session {
     fn command(
         &mut self,
         command: Command<'_>,
-        rules: &impl Rules,
+        namespaces: &Namespaces,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<(u32, Outcome<'static>)>, Refusal> {
         let id = command.id;
@@ -221,30 +197,30 @@ impl Session {
         }
         let fail = |error| Refusal::Error(id, error);
         if let Some(request) = command.subscribe {
-            effects.push(self.subscribe(id, request, rules).map_err(fail)?);
+            effects.push(self.subscribe(id, request, namespaces).map_err(fail)?);
         } else if let Some(request) = command.unsubscribe {
             match self.unsubscribe(id, &request.channel) {
                 Some(effect) => effects.push(effect),
                 None => return Ok(Some((id, Outcome::Unsubscribe {}))),
             }
         } else if let Some(request) = command.publish {
-            effects.push(self.publish(id, &request, rules).map_err(fail)?);
+            effects.push(self.publish(id, &request, namespaces).map_err(fail)?);
         } else if let Some(request) = command.presence {
-            let room = presence_room(&request.channel, rules).map_err(fail)?;
+            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: false,
             });
         } else if let Some(request) = command.presence_stats {
-            let room = presence_room(&request.channel, rules).map_err(fail)?;
+            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: true,
             });
         } else if let Some(request) = command.history {
-            effects.push(history(id, &request, rules).map_err(fail)?);
+            effects.push(history(id, &request, namespaces).map_err(fail)?);
         } else if command.rpc.is_some() {
             return Err(fail(
                 ErrorCode::NOT_AVAILABLE
@@ -291,10 +267,10 @@ impl Session {
         &mut self,
         command: u32,
         request: Subscribe<'_>,
-        rules: &impl Rules,
+        namespaces: &Namespaces,
     ) -> Result<Effect, ErrorCode> {
         let room = room_name(&request.channel)?;
-        let rules = rules_of(&room, rules)?;
+        let namespace = namespace_of(&room, namespaces)?;
         if request.kind != 0 {
             return Err(
                 ErrorCode::NOT_AVAILABLE.because("only plain subscriptions (type 0) are served")
@@ -326,8 +302,8 @@ impl Session {
                 epoch: request.epoch.into(),
             }),
             must_recover: request.flag & Subscribe::ERROR_UNLESS_RECOVERED != 0,
-            join_leave: rules.join_leave && request.join_leave,
-            presence: rules.presence || rules.join_leave,
+            join_leave: namespace.join_leave && request.join_leave,
+            presence: namespace.presence || namespace.join_leave,
         })
     }
 
@@ -349,11 +325,11 @@ impl Session {
         &self,
         command: u32,
         request: &command::Publish<'_>,
-        rules: &impl Rules,
+        namespaces: &Namespaces,
     ) -> Result<Effect, ErrorCode> {
         let room = room_name(&request.channel)?;
-        let rules = rules_of(&room, rules)?;
-        if rules.client_publish == ClientPublish::Off {
+        let namespace = namespace_of(&room, namespaces)?;
+        if namespace.client_publish == ClientPublish::Off {
             return Err(ErrorCode::NOT_AVAILABLE.because("publish through the HTTP API"));
         }
         if self.number_of(room.as_str()).is_none() {
@@ -371,8 +347,8 @@ impl Session {
                 .because(format_args!("a delta takes at most {most} bytes")));
         }
         let data = compact_json(data.as_bytes()).map_err(|e| ErrorCode::BAD_REQUEST.because(e))?;
-        let rate = rules.client_publish_rate;
-        Ok(match rules.client_publish {
+        let rate = namespace.client_publish_rate;
+        Ok(match namespace.client_publish {
             ClientPublish::Stored => Effect::PublishStored {
                 command,
                 room,
@@ -405,15 +381,18 @@ fn room_name(channel: &str) -> Result<RoomName, ErrorCode> {
     RoomName::new(channel).map_err(|error: BadRoomName| ErrorCode::BAD_REQUEST.because(error))
 }
 
-fn rules_of(room: &RoomName, rules: &impl Rules) -> Result<RoomRules, ErrorCode> {
-    rules
-        .rules(room)
+fn namespace_of<'a>(
+    room: &RoomName,
+    namespaces: &'a Namespaces,
+) -> Result<&'a Namespace, ErrorCode> {
+    namespaces
+        .of(room)
         .map_err(|unknown| ErrorCode::UNKNOWN_CHANNEL.because(unknown))
 }
 
-fn presence_room(channel: &str, rules: &impl Rules) -> Result<RoomName, ErrorCode> {
+fn presence_room(channel: &str, namespaces: &Namespaces) -> Result<RoomName, ErrorCode> {
     let room = room_name(channel)?;
-    match rules_of(&room, rules)?.presence {
+    match namespace_of(&room, namespaces)?.presence {
         true => Ok(room),
         false => Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence")),
     }
@@ -422,10 +401,10 @@ fn presence_room(channel: &str, rules: &impl Rules) -> Result<RoomName, ErrorCod
 fn history(
     command: u32,
     request: &command::History<'_>,
-    rules: &impl Rules,
+    namespaces: &Namespaces,
 ) -> Result<Effect, ErrorCode> {
     let room = room_name(&request.channel)?;
-    rules_of(&room, rules)?;
+    namespace_of(&room, namespaces)?;
     let since = request.since.as_ref().map(|since| Recover {
         offset: since.offset,
         epoch: (&*since.epoch).into(),

@@ -1,23 +1,20 @@
 use super::*;
 use crate::protocol::frame::text;
 
-struct Namespaces;
-
-impl Rules for Namespaces {
-    fn rules(&self, room: &RoomName) -> Result<RoomRules, String> {
-        let client_publish = match room.namespace() {
-            "default" => ClientPublish::Off,
-            "typing" => ClientPublish::Ephemeral,
-            "board" => ClientPublish::Stored,
-            other => return Err(format!("no namespace {other:?}")),
-        };
-        Ok(RoomRules {
-            client_publish,
-            client_publish_rate: 10,
-            presence: room.namespace() == "board",
-            join_leave: false,
-        })
-    }
+fn namespaces() -> Namespaces {
+    let default = Namespace::default();
+    let typing = Namespace {
+        client_publish: ClientPublish::Ephemeral,
+        ..default.clone()
+    };
+    let board = Namespace {
+        client_publish: ClientPublish::Stored,
+        presence: true,
+        ..default.clone()
+    };
+    [("default", default), ("typing", typing), ("board", board)]
+        .into_iter()
+        .collect()
 }
 
 struct Client {
@@ -50,7 +47,7 @@ impl Client {
     fn send(&mut self, frame: &str) -> (Vec<String>, Vec<Effect>) {
         self.session.receive(
             frame.as_bytes(),
-            &Namespaces,
+            &namespaces(),
             &mut self.replies,
             &mut self.effects,
         );
@@ -195,7 +192,7 @@ fn refusals_name_what_is_wrong() {
         ),
         (
             r#""subscribe":{"channel":"nowhere:1"}"#,
-            r#""code":102,"message":"unknown channel: no namespace \"nowhere\"""#,
+            r#""code":102,"message":"unknown channel: room \"nowhere:1\" is in the namespace \"nowhere\", which the configuration does not define; add [namespaces.nowhere] or use one of: board, default, typing""#,
         ),
         (
             r#""subscribe":{"channel":"a","type":1}"#,
@@ -285,7 +282,7 @@ fn bad_utf8_ends_the_session_and_deep_nesting_does_not_end_the_server() {
     let mut client = Client::connected();
     client.session.receive(
         b"{\"id\":2,\"subscribe\":{\"channel\":\"\xff\"}}",
-        &Namespaces,
+        &namespaces(),
         &mut client.replies,
         &mut client.effects,
     );
@@ -310,7 +307,7 @@ fn replies_are_frames_of_their_own_lines() {
     let mut client = Client::connected();
     client.session.receive(
         b"{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"unsubscribe\":{\"channel\":\"b\"}}",
-        &Namespaces,
+        &namespaces(),
         &mut client.replies,
         &mut client.effects,
     );

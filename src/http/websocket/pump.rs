@@ -17,10 +17,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::wire::{News, SocketWire};
 use crate::{
-    actors::{
-        hub::SessionWire,
-        session::Session,
-    },
+    actors::{hub::SessionWire, session::Session},
     metrics::Closing,
     protocol::{codes::Disconnect, frame},
 };

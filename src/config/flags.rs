@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use figment::value::Value;
+
 /// Flags of `roomwire serve`. Their values are checked with all other settings, and so reported in the same words.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ServeFlags {
@@ -32,13 +34,14 @@ pub struct ServeFlags {
 
 impl ServeFlags {
     /// Key, flag and value of what was given.
-    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+        let text = |flag: &Option<String>| flag.clone().map(Value::from);
         [
-            ("listen", "--listen", self.listen.clone()),
-            ("data", "--data", self.data.clone()),
-            ("workers", "--workers", self.workers.clone()),
-            ("dev", "--dev", self.dev.then(|| "true".to_owned())),
-            ("log.format", "--log-format", self.log_format.clone()),
+            ("listen", "--listen", text(&self.listen)),
+            ("data", "--data", text(&self.data)),
+            ("workers", "--workers", text(&self.workers)),
+            ("dev", "--dev", self.dev.then(|| Value::from(true))),
+            ("log.format", "--log-format", text(&self.log_format)),
         ]
         .into_iter()
         .filter_map(|(key, flag, value)| Some((key, flag, value?)))

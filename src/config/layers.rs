@@ -101,7 +101,7 @@ fn environment_layers(
         match value.to_str() {
             Some(value) => layers.push(Layer {
                 origin: variable.to_owned(),
-                settings: nested(&key, value.to_owned()),
+                settings: nested(&key, value.into()),
             }),
             None => wrong.push(BadSetting::Value {
                 origin: variable.to_owned(),
@@ -129,10 +129,10 @@ fn is_of_kubernetes(name: &str) -> bool {
         || name.starts_with("SERVICE_PORT_")
 }
 
-fn nested(key: &str, value: String) -> Dict {
+fn nested(key: &str, value: Value) -> Dict {
     let (outer, inner) = match key.split_once('.') {
         Some((outer, inner)) => (outer, Value::from(nested(inner, value))),
-        None => (key, Value::from(value)),
+        None => (key, value),
     };
     Dict::from([(outer.to_owned(), inner)])
 }

@@ -121,8 +121,12 @@ impl Reader {
     {
         let of_default = words.iter().find(|(_, choice)| *choice == default);
         let shown = quoted(of_default.map_or("", |(word, _)| word));
-        let accepted: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
-        self.take(key, default, shown, &accepted.join(" or "), |value| {
+        let names: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
+        let accepted = match names.as_slice() {
+            [names @ .., last] => format!("{} or {last}", names.join(", ")),
+            [] => String::new(),
+        };
+        self.take(key, default, shown, &accepted, |value| {
             let set = value.as_str()?;
             let (_, choice) = words.iter().find(|(word, _)| *word == set)?;
             Some(*choice)
@@ -196,8 +200,9 @@ impl Reader {
     /// Two settings, both taken before, must go together; `relation` reads between the first and the second.
     pub fn require(&mut self, holds: bool, key: &str, relation: &str, other: &str) {
         let setting = |key: &str| self.taken.iter().find(|setting| setting.key == key);
-        // Beside a mistake, a default may stand for what was meant: one report of it is enough.
-        if holds || !self.wrong.is_empty() {
+        // After a wrong value, a default may stand for what was meant, and would be blamed for it.
+        let misled = |wrong: &BadSetting| matches!(wrong, BadSetting::Value { .. });
+        if holds || self.wrong.iter().any(misled) {
             return;
         }
         if let (Some(one), Some(other)) = (setting(key), setting(other)) {

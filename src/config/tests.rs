@@ -156,9 +156,9 @@ fn a_wrong_value_is_told_with_its_source_its_key_and_what_fits() {
     );
     assert_eq!(
         file("[http]\nallowed_origins = [\"https://a.example/\"]").mistakes(),
-        "roomwire.toml: http.allowed_origins is [\"https://a.example/\"]; it takes origins as browsers send them, \
-         such as \"https://app.example.com\": a scheme, a host in lower case and, where it is not the scheme's own, \
-         a port"
+        "roomwire.toml: http.allowed_origins is [\"https://a.example/\"]; it takes origins as \
+         browsers send them, such as \"https://app.example.com\": a scheme, a host in lower case \
+         and, where it is not the scheme's own, a port"
     );
 }
 
@@ -192,13 +192,15 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
     );
     assert_eq!(
         variable("ROOMWIRE_STORAGE_CACHE", "1GiB").mistakes(),
-        "ROOMWIRE_STORAGE_CACHE: there is no setting storage_cache; the top level has listen, data, workers, dev, \
-         [log], [limits], [publish], [storage], [rooms], [http], [namespaces]"
+        "ROOMWIRE_STORAGE_CACHE: there is no setting storage_cache; \
+         the top level has listen, data, workers, dev, [log], [limits], [publish], [storage], \
+         [rooms], [http], [namespaces]"
     );
     assert_eq!(
         file("[namespaces.chat]\nhistory = 1").mistakes(),
-        "roomwire.toml: there is no setting namespaces.chat.history; [namespaces.chat] has history_size, history_ttl, \
-         history_bytes, client_publish, client_publish_rate, presence, join_leave"
+        "roomwire.toml: there is no setting namespaces.chat.history; \
+         [namespaces.chat] has history_size, history_ttl, history_bytes, client_publish, \
+         client_publish_rate, presence, join_leave"
     );
     for wrong in [
         "[storge]",
@@ -251,8 +253,8 @@ fn all_mistakes_are_told_at_once() {
 fn settings_that_do_not_go_together_are_both_named() {
     assert_eq!(
         file("[limits]\npong_timeout = \"25s\"").mistakes(),
-        "limits.pong_timeout is \"25s\" (roomwire.toml), but it must be shorter than limits.ping_interval, \
-         which is \"25s\" (its default)"
+        "limits.pong_timeout is \"25s\" (roomwire.toml), but it must be shorter than \
+         limits.ping_interval, which is \"25s\" (its default)"
     );
     let dev = ServeFlags {
         dev: true,
@@ -262,8 +264,8 @@ fn settings_that_do_not_go_together_are_both_named() {
         variable("ROOMWIRE_LISTEN", "0.0.0.0:8080")
             .flags(dev)
             .mistakes(),
-        "listen is \"0.0.0.0:8080\" (ROOMWIRE_LISTEN), but it must be a loopback address beside dev, \
-         which is true (--dev)"
+        "listen is \"0.0.0.0:8080\" (ROOMWIRE_LISTEN), but it must be a loopback address \
+         beside dev, which is true (--dev)"
     );
     for wrong in [
         "[publish]\nmax_batch = 10000\nqueue_records = 9999",
@@ -303,6 +305,27 @@ fn the_named_file_must_be_there_and_replaces_the_usual_one() {
     assert!(
         told.starts_with(&format!("{path}: the configuration file can't be read: ")),
         "{told}"
+    );
+}
+
+#[test]
+fn a_file_that_can_not_be_read_is_not_taken_for_a_missing_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = Config::from_sources(&ServeFlags::default(), [], directory.path());
+    assert!(matches!(loaded, Err(ConfigError::Unreadable { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_a_mistake() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let mut sources = Sources::default();
+    let value = OsString::from_vec(b"/data/\xff".to_vec());
+    sources.environment.push(("ROOMWIRE_DATA".into(), value));
+    assert_eq!(
+        sources.mistakes(),
+        "ROOMWIRE_DATA: data is \"/data/\u{fffd}\"; it takes valid UTF-8"
     );
 }
 

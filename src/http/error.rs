@@ -168,8 +168,8 @@ impl Problem {
         Self::new(
             Kind::UnsupportedProtocol,
             format!(
-                "the WebSocket offers the sub-protocol {offered}; this server speaks \"centrifuge-json\", \
-                 which is also what no sub-protocol means"
+                "the WebSocket offers the sub-protocol {offered}; this server speaks \
+                 \"centrifuge-json\", which is also what no sub-protocol means"
             ),
         )
     }
@@ -178,7 +178,8 @@ impl Problem {
     pub fn closed() -> Self {
         Self::new(
             Kind::Closed,
-            "nothing is open on this server; to let everybody on this machine in, start it with --dev",
+            "nothing is open on this server; \
+             to let everybody on this machine in, start it with --dev",
         )
     }
 
@@ -252,7 +253,8 @@ impl Problem {
     pub fn outcome_unknown() -> Self {
         Self::new(
             Kind::OutcomeUnknown,
-            "it is not known whether this was published; with the same idempotency key, trying again is safe",
+            "it is not known whether this was published; \
+             with the same idempotency key, trying again is safe",
         )
         .retry_after(RETRY_SOON)
     }
@@ -260,7 +262,8 @@ impl Problem {
     pub fn no_space() -> Self {
         Self::new(
             Kind::NoSpace,
-            "nothing was published: the server's disk is full; what was published before can still be read",
+            "nothing was published: the server's disk is full; \
+             what was published before can still be read",
         )
         .retry_after(RETRY_LATER)
     }
@@ -309,7 +312,8 @@ impl Problem {
         status
     }
 
-    /// Status, headers (the content's length is not among them) and body, for those who write responses themselves.
+    /// Status, headers (the content's length is not among them) and body, for those who write
+    /// responses themselves.
     pub fn to_response_parts(&self) -> (StatusCode, Vec<(HeaderName, HeaderValue)>, Bytes) {
         let body = serde_json::to_vec(self).expect("texts and numbers always make JSON");
         let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))];

@@ -88,7 +88,11 @@ fn bad_json_is_told_with_its_line_and_column() {
     let problem = Problem::bad_json(compact_json(b"{\n  \"a\": tru }").unwrap_err());
     assert_eq!(
         json(&problem),
-        r#"{"type":"urn:roomwire:problem:bad-json","title":"Not JSON","status":400,"detail":"not one JSON value: expected ident at line 2, column 11","line":2,"column":11}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:bad-json","title":"Not JSON","status":400,"#,
+            r#""detail":"not one JSON value: expected ident at line 2, column "#,
+            r#"11","line":2,"column":11}"#,
+        )
     );
 }
 
@@ -97,7 +101,11 @@ fn a_bad_room_name_is_told_the_rule_and_the_character() {
     let problem = Problem::bad_room_name(RoomName::new("two words").unwrap_err());
     assert_eq!(
         json(&problem),
-        r#"{"type":"urn:roomwire:problem:bad-room-name","title":"Bad room name","status":400,"detail":"room name \"two words\" has ' ' at byte 3; it takes letters, digits and _-.:@#,=+~$!&"}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:bad-room-name","title":"Bad room name","status":400,"#,
+            r#""detail":"room name \"two words\" has ' ' at byte 3; it takes "#,
+            r#"letters, digits and _-.:@#,=+~$!&"}"#,
+        )
     );
 }
 
@@ -105,7 +113,12 @@ fn a_bad_room_name_is_told_the_rule_and_the_character() {
 fn a_wrong_parameter_is_told_what_would_be_right() {
     assert_eq!(
         json(&Problem::unknown_parameter("form", &["after", "epoch"])),
-        r#"{"type":"urn:roomwire:problem:unknown-parameter","title":"Unknown parameter","status":400,"detail":"there is no parameter \"form\" here; it takes after, epoch","allowed":["after","epoch"]}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:unknown-parameter","#,
+            r#""title":"Unknown parameter","status":400,"#,
+            r#""detail":"there is no parameter \"form\" here; it takes after, "#,
+            r#"epoch","allowed":["after","epoch"]}"#,
+        )
     );
     assert_eq!(
         Problem::unknown_parameter("x", &[]).detail,
@@ -117,7 +130,11 @@ fn a_wrong_parameter_is_told_what_would_be_right() {
             "many",
             "a number from 1 to 1000"
         )),
-        r#"{"type":"urn:roomwire:problem:bad-parameter","title":"Bad parameter","status":400,"detail":"the parameter limit is \"many\"; it takes a number from 1 to 1000","parameter":"limit"}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:bad-parameter","title":"Bad parameter","status":400,"#,
+            r#""detail":"the parameter limit is \"many\"; it takes a number from 1 "#,
+            r#"to 1000","parameter":"limit"}"#,
+        )
     );
 }
 
@@ -125,11 +142,20 @@ fn a_wrong_parameter_is_told_what_would_be_right() {
 fn a_limit_is_a_number_that_programs_can_read() {
     assert_eq!(
         json(&Problem::too_large("a delta", 65_536)),
-        r#"{"type":"urn:roomwire:problem:too-large","title":"Too large","status":413,"detail":"a delta takes up to 65536 bytes, and this one is larger","limit":65536}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:too-large","title":"Too large","status":413,"#,
+            r#""detail":"a delta takes up to 65536 bytes, and this one is "#,
+            r#"larger","limit":65536}"#,
+        )
     );
     assert_eq!(
         json(&Problem::too_many_deltas(1001, 1000)),
-        r#"{"type":"urn:roomwire:problem:too-many-deltas","title":"Too many deltas","status":413,"detail":"a batch takes up to 1000 deltas, and this one has 1001","limit":1000}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:too-many-deltas","#,
+            r#""title":"Too many deltas","status":413,"#,
+            r#""detail":"a batch takes up to 1000 deltas, and this one has "#,
+            r#"1001","limit":1000}"#,
+        )
     );
 }
 
@@ -152,11 +178,20 @@ fn what_may_help_later_says_when_in_the_header_and_the_document() {
 fn not_taken_and_outcome_unknown_are_told_apart_by_type() {
     assert_eq!(
         json(&Problem::not_taken(NotTaken::Full)),
-        r#"{"type":"urn:roomwire:problem:not-taken","title":"Not taken","status":503,"detail":"nothing was published: the log's queue is full","retry_after":1}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:not-taken","title":"Not taken","status":503,"#,
+            r#""detail":"nothing was published: the log's queue is "#,
+            r#"full","retry_after":1}"#,
+        )
     );
     assert_eq!(
         json(&Problem::outcome_unknown()),
-        r#"{"type":"urn:roomwire:problem:outcome-unknown","title":"Outcome unknown","status":503,"detail":"it is not known whether this was published; with the same idempotency key, trying again is safe","retry_after":1}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:outcome-unknown","#,
+            r#""title":"Outcome unknown","status":503,"#,
+            r#""detail":"it is not known whether this was published; with the same "#,
+            r#"idempotency key, trying again is safe","retry_after":1}"#,
+        )
     );
 }
 
@@ -178,7 +213,13 @@ async fn a_handler_that_fails_answers_with_the_same_parts() {
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(
         &body[..],
-        br#"{"type":"urn:roomwire:problem:method-not-allowed","title":"Method not allowed","status":405,"detail":"\"PUT\" is not possible here; it takes GET, POST","allowed":["GET","POST"]}"#
+        concat!(
+            r#"{"type":"urn:roomwire:problem:method-not-allowed","#,
+            r#""title":"Method not allowed","status":405,"#,
+            r#""detail":"\"PUT\" is not possible here; it takes GET, "#,
+            r#"POST","allowed":["GET","POST"]}"#,
+        )
+        .as_bytes()
     );
     let response = problem.error_response();
     assert_eq!(response.status(), status);

@@ -1,20 +1,25 @@
 //! What Prometheus is told: the names, labels and units of all figures.
 //!
+//! Deliveries are deltas times the sessions that they were written for. A replay is a `hit` if the
+//! client gets all it missed, and a `miss` if it must reload. Publishing lasts from accepted to
+//! durable; delivery from the stamp of a burst's first delta until it is written to the wires of
+//! one worker, observed once a burst and worker.
+//!
 //! | Name | Kind, unit | Counts |
 //! | --- | --- | --- |
 //! | `roomwire_sessions{transport}` | gauge | sessions that are open |
 //! | `roomwire_sessions_opened_total` | counter | sessions that were opened |
-//! | `roomwire_sessions_closed_total{code}` | counter | sessions that ended, by the server's code or `client` |
-//! | `roomwire_connections_refused_total{reason}` | counter | connections that became no session, by problem |
+//! | `roomwire_sessions_closed_total{code}` | counter | ended sessions, by code or `client` |
+//! | `roomwire_connections_refused_total{reason}` | counter | refused connections, by problem |
 //! | `roomwire_rooms_active` | gauge | rooms that are in memory |
 //! | `roomwire_room_failures_total` | counter | rooms that failed and were started anew |
-//! | `roomwire_deltas_in_total{result}` | counter | deltas that publishers sent, by what became of them |
-//! | `roomwire_deltas_out_total` | counter | deliveries: deltas times the sessions that they were written for |
-//! | `roomwire_slow_disconnects_total` | counter | sessions that were closed because they did not read |
-//! | `roomwire_replays_total{result}` | counter | returning clients that got all they missed (`hit`) or must reload (`miss`) |
+//! | `roomwire_deltas_in_total{result}` | counter | deltas from publishers |
+//! | `roomwire_deltas_out_total` | counter | deliveries |
+//! | `roomwire_slow_disconnects_total` | counter | sessions closed for not reading |
+//! | `roomwire_replays_total{result}` | counter | returning clients, `hit` or `miss` |
 //! | `roomwire_replayed_deltas_total` | counter | deltas that replays sent |
-//! | `roomwire_publish_seconds` | histogram, seconds | from accepted to durable, a delta |
-//! | `roomwire_delivery_seconds` | histogram, seconds | from the stamp of a burst's first delta to written, a burst and worker |
+//! | `roomwire_publish_seconds` | histogram, seconds | publishing |
+//! | `roomwire_delivery_seconds` | histogram, seconds | delivery |
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
 
 use std::time::Duration;
@@ -28,7 +33,8 @@ use prometheus::{
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Upper bounds in seconds. A group commit takes a fsync or two, 0.3 ms on a fast disk and 50 ms on a slow one.
+/// Upper bounds in seconds. A group commit takes a fsync or two, 0.3 ms on a fast disk and 50 ms on
+/// a slow one.
 const PUBLISH_BUCKETS: [f64; 13] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 ];
@@ -36,6 +42,12 @@ const PUBLISH_BUCKETS: [f64; 13] = [
 const DELIVERY_BUCKETS: [f64; 11] = [
     0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
 ];
+
+/// How a session's client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    WebSocket,
+}
 
 /// What became of a delta that a publisher sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +79,8 @@ impl From<PublishError> for Intake {
 pub enum Closing {
     /// The server, with this code.
     Server(u16),
-    /// The client, or the network. Its codes are no label: a client could make up any number of them.
+    /// The client, or the network. Its codes are no label: a client could make up any number of
+    /// them.
     Client,
 }
 
@@ -75,8 +88,9 @@ pub enum Closing {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    sessions: IntGaugeVec,
+    websockets: IntGauge,
     sessions_opened: IntCounter,
+    closed_by_client: IntCounter,
     sessions_closed: IntCounterVec,
     connections_refused: IntCounterVec,
     rooms_active: IntGauge,
@@ -111,19 +125,22 @@ impl Metrics {
             "Returning clients that got all they missed, or must reload",
             "result",
         );
+        let sessions = gauges(on, "sessions", "Sessions that are open", "transport");
+        let sessions_closed = counters(
+            on,
+            "sessions_closed_total",
+            "Sessions that ended, by the server's code or client",
+            "code",
+        );
         let build_info = gauges(on, "build_info", "Which version runs", "version");
         build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Self {
-            sessions: gauges(on, "sessions", "Sessions that are open", "transport"),
+            websockets: sessions.with_label_values(&["websocket"]),
             sessions_opened: counter(on, "sessions_opened_total", "Sessions that were opened"),
-            sessions_closed: counters(
-                on,
-                "sessions_closed_total",
-                "Sessions that ended, by the server's code",
-                "code",
-            ),
+            closed_by_client: sessions_closed.with_label_values(&["client"]),
+            sessions_closed,
             connections_refused: counters(
                 on,
                 "connections_refused_total",
@@ -182,22 +199,26 @@ impl Metrics {
         text
     }
 
-    pub fn session_opened(&self, transport: &'static str) {
+    pub fn session_opened(&self, transport: Transport) {
         self.sessions_opened.inc();
-        self.sessions.with_label_values(&[transport]).inc();
+        self.open_sessions(transport).inc();
     }
 
     /// The end of a session that was reported to [`session_opened`](Self::session_opened).
-    pub fn session_closed(&self, transport: &'static str, closing: Closing) {
-        self.sessions.with_label_values(&[transport]).dec();
+    pub fn session_closed(&self, transport: Transport, closing: Closing) {
+        self.open_sessions(transport).dec();
         match closing {
             Closing::Server(code) => {
                 let code = code.to_string();
-                self.sessions_closed
-                    .with_label_values(&[code.as_str()])
-                    .inc();
+                self.sessions_closed.with_label_values(&[&code]).inc();
             }
-            Closing::Client => self.sessions_closed.with_label_values(&["client"]).inc(),
+            Closing::Client => self.closed_by_client.inc(),
+        }
+    }
+
+    fn open_sessions(&self, transport: Transport) -> &IntGauge {
+        match transport {
+            Transport::WebSocket => &self.websockets,
         }
     }
 
@@ -233,7 +254,8 @@ impl Metrics {
         counter.inc_by(count as u64);
     }
 
-    /// Called once a fan-out: `deliveries` are its deltas times the sessions that it was written for.
+    /// Called once a fan-out: `deliveries` are its deltas times the sessions that it was written
+    /// for.
     pub fn delivered(&self, deliveries: usize) {
         self.deltas_out.inc_by(deliveries as u64);
     }
@@ -291,3 +313,6 @@ where
         .expect("the registry is new, and each name is given once");
     collector
 }
+
+#[cfg(test)]
+mod tests;

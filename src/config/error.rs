@@ -13,7 +13,8 @@ pub enum ConfigError {
     Settings(Vec<BadSetting>),
 }
 
-/// One thing that is wrong with one setting. `origin` is the file, environment variable or flag that it came from.
+/// One thing that is wrong with one setting. `origin` is the file, environment variable or flag
+/// that it came from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSetting {
     #[error("{origin}: {key} is {value}; it takes {accepted}")]
@@ -31,7 +32,8 @@ pub enum BadSetting {
         known: String,
     },
     #[error(
-        "{key} is {value} ({origin}), but it must be {relation} {other_key}, which is {other_value} ({other_origin})"
+        "{key} is {value} ({origin}), but it must be {relation} {other_key}, \
+         which is {other_value} ({other_origin})"
     )]
     Conflict {
         origin: String,

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Flags of `roomwire serve`. Their values are checked with all other settings, and so reported in the same words.
+use figment::value::Value;
+
+/// Flags of `roomwire serve`. Their values are checked with all other settings, and so reported in
+/// the same words.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ServeFlags {
     /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
@@ -32,15 +35,52 @@ pub struct ServeFlags {
 
 impl ServeFlags {
     /// Key, flag and value of what was given.
-    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+        let text = |flag: &Option<String>| flag.clone().map(Value::from);
         [
-            ("listen", "--listen", self.listen.clone()),
-            ("data", "--data", self.data.clone()),
-            ("workers", "--workers", self.workers.clone()),
-            ("dev", "--dev", self.dev.then(|| "true".to_owned())),
-            ("log.format", "--log-format", self.log_format.clone()),
+            ("listen", "--listen", text(&self.listen)),
+            ("data", "--data", text(&self.data)),
+            ("workers", "--workers", text(&self.workers)),
+            ("dev", "--dev", self.dev.then(|| Value::from(true))),
+            ("log.format", "--log-format", text(&self.log_format)),
         ]
         .into_iter()
         .filter_map(|(key, flag, value)| Some((key, flag, value?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> ServeFlags {
+        let command = ServeFlags::augment_args(Command::new("serve").no_binary_name(true));
+        ServeFlags::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
+    }
+
+    #[test]
+    fn flags_that_are_not_given_set_nothing() {
+        assert_eq!(parsed(&[]).given().count(), 0);
+        assert_eq!(parsed(&["--config", "x.toml"]).given().count(), 0);
+    }
+
+    #[test]
+    fn every_flag_sets_what_its_name_says() {
+        let line = "--listen [::1]:0 --data d --workers 2 --dev --log-format json";
+        let arguments: Vec<_> = line.split(' ').collect();
+        let flags = parsed(&arguments);
+        for (_, flag, value) in flags.given() {
+            let at = arguments
+                .iter()
+                .position(|argument| *argument == flag)
+                .unwrap();
+            match value.as_str() {
+                Some(text) => assert_eq!(text, arguments[at + 1], "{flag}"),
+                None => assert_eq!(value.to_bool(), Some(true), "{flag}"),
+            }
+        }
+        assert_eq!(flags.given().count(), 5);
     }
 }

@@ -16,8 +16,8 @@ impl Http {
         Self {
             allowed_origins: from.texts(
                 "http.allowed_origins",
-                "origins as browsers send them, such as \"https://app.example.com\": a scheme, a host in lower case \
-                 and, where it is not the scheme's own, a port",
+                "origins as browsers send them, such as \"https://app.example.com\": a scheme, \
+                 a host in lower case and, where it is not the scheme's own, a port",
                 is_origin,
             ),
             loopback_origins: dev,

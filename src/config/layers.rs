@@ -1,4 +1,5 @@
-//! Where settings come from: flags over the environment over the configuration file over the defaults.
+//! Where settings come from: flags over the environment over the configuration file over the
+//! defaults.
 
 use std::{ffi::OsString, fs, io, path::Path};
 
@@ -101,7 +102,7 @@ fn environment_layers(
         match value.to_str() {
             Some(value) => layers.push(Layer {
                 origin: variable.to_owned(),
-                settings: nested(&key, value.to_owned()),
+                settings: nested(&key, value.into()),
             }),
             None => wrong.push(BadSetting::Value {
                 origin: variable.to_owned(),
@@ -111,7 +112,8 @@ fn environment_layers(
             }),
         }
     }
-    // Which of two spellings of one variable wins must not depend on how the environment is ordered.
+    // Which of two spellings of one variable wins must not depend on how the environment is
+    // ordered.
     layers.sort_by(|a, b| a.origin.cmp(&b.origin));
     if wrong.is_empty() {
         Ok(layers)
@@ -120,7 +122,8 @@ fn environment_layers(
     }
 }
 
-/// Kubernetes gives every pod variables for each service; for one that is called "roomwire" they carry our prefix.
+/// Kubernetes gives every pod variables for each service; for one that is called "roomwire" they
+/// carry our prefix.
 fn is_of_kubernetes(name: &str) -> bool {
     name == "SERVICE_HOST"
         || name == "PORT"
@@ -129,10 +132,10 @@ fn is_of_kubernetes(name: &str) -> bool {
         || name.starts_with("SERVICE_PORT_")
 }
 
-fn nested(key: &str, value: String) -> Dict {
+fn nested(key: &str, value: Value) -> Dict {
     let (outer, inner) = match key.split_once('.') {
         Some((outer, inner)) => (outer, Value::from(nested(inner, value))),
-        None => (key, Value::from(value)),
+        None => (key, value),
     };
     Dict::from([(outer.to_owned(), inner)])
 }

@@ -41,8 +41,8 @@ impl Log {
     }
 }
 
-/// A misspelt level would be taken for the name of a target and silence everything else, so a directive that is one
-/// bare word must be a level.
+/// A misspelt level would be taken for the name of a target and silence everything else, so a
+/// directive that is one bare word must be a level.
 fn is_filter(text: &str) -> bool {
     // tracing reads nothing as "error".
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();

@@ -1,7 +1,9 @@
-//! The configuration: parsed and checked once, then handed out as one small struct for each concern.
+//! The configuration: parsed and checked once, then handed out as one small struct for each
+//! concern.
 //!
-//! Flags win over the environment, that over the configuration file, that over the defaults. A key that does not exist
-//! or a value that does not fit is an error that names where it stands and what would be right.
+//! Flags win over the environment, that over the configuration file, that over the defaults. A key
+//! that does not exist or a value that does not fit is an error that names where it stands and what
+//! would be right.
 
 mod error;
 mod flags;
@@ -15,6 +17,7 @@ mod reader;
 mod rooms;
 mod server;
 mod storage;
+mod strangers;
 mod units;
 
 use std::{env, ffi::OsString, path::Path};

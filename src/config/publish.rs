@@ -36,7 +36,8 @@ impl Publish {
                 SECOND..=DAY,
             ),
         };
-        // A batch is taken whole or not at all, so one that never fits the queue would be refused for ever.
+        // A batch is taken whole or not at all, so one that never fits the queue would be refused
+        // for ever.
         from.require(
             publish.queue_records >= publish.max_batch,
             "publish.queue_records",

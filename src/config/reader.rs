@@ -1,7 +1,8 @@
 //! Takes settings out of the merged layers.
 //!
-//! A setting's key, default and range stand in one place, the call that takes it. The reader remembers them, so that
-//! what nobody took is known to be a mistake, and the manual can be compared with the code.
+//! A setting's key, default and range stand in one place, the call that takes it. The reader
+//! remembers them, so that what nobody took is known to be a mistake, and the manual can be
+//! compared with the code.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -12,6 +13,7 @@ use figment::{
 
 use super::{
     error::BadSetting,
+    strangers,
     units::{format_duration, format_size, parse_duration, parse_size},
 };
 
@@ -43,8 +45,8 @@ impl Setting {
     }
 }
 
-/// Every `take` answers with the default where nothing is set, and where what is set is wrong: then the mistake is
-/// kept, and [`Reader::finish`] tells all of them at once.
+/// Every `take` answers with the default where nothing is set, and where what is set is wrong: then
+/// the mistake is kept, and [`Reader::finish`] tells all of them at once.
 pub(super) struct Reader {
     layers: Figment,
     merged: Dict,
@@ -96,7 +98,8 @@ impl Reader {
 
     /// Bytes that stand in memory.
     pub fn memory(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> usize {
-        // A bound above what a machine can address bounds nothing there, and neither does the highest address.
+        // A bound above what a machine can address bounds nothing there, and neither does the
+        // highest address.
         usize::try_from(self.size(key, default, range)).unwrap_or(usize::MAX)
     }
 
@@ -121,8 +124,12 @@ impl Reader {
     {
         let of_default = words.iter().find(|(_, choice)| *choice == default);
         let shown = quoted(of_default.map_or("", |(word, _)| word));
-        let accepted: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
-        self.take(key, default, shown, &accepted.join(" or "), |value| {
+        let names: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
+        let accepted = match names.as_slice() {
+            [names @ .., last] => format!("{} or {last}", names.join(", ")),
+            [] => String::new(),
+        };
+        self.take(key, default, shown, &accepted, |value| {
             let set = value.as_str()?;
             let (_, choice) = words.iter().find(|(word, _)| *word == set)?;
             Some(*choice)
@@ -143,7 +150,8 @@ impl Reader {
         })
     }
 
-    /// Texts that are each right: an array or, as it is written in the environment, one text with commas.
+    /// Texts that are each right: an array or, as it is written in the environment, one text with
+    /// commas.
     pub fn texts(
         &mut self,
         key: &str,
@@ -167,7 +175,8 @@ impl Reader {
         })
     }
 
-    /// The names that are set under `section`; one that is not `right` is a mistake and is left out.
+    /// The names that are set under `section`; one that is not `right` is a mistake and is left
+    /// out.
     pub fn names(
         &mut self,
         section: &str,
@@ -193,11 +202,13 @@ impl Reader {
         names
     }
 
-    /// Two settings, both taken before, must go together; `relation` reads between the first and the second.
+    /// Two settings, both taken before, must go together; `relation` reads between the first and
+    /// the second.
     pub fn require(&mut self, holds: bool, key: &str, relation: &str, other: &str) {
         let setting = |key: &str| self.taken.iter().find(|setting| setting.key == key);
-        // Beside a mistake, a default may stand for what was meant: one report of it is enough.
-        if holds || !self.wrong.is_empty() {
+        // After a wrong value, a default may stand for what was meant, and would be blamed for it.
+        let misled = |wrong: &BadSetting| matches!(wrong, BadSetting::Value { .. });
+        if holds || self.wrong.iter().any(misled) {
             return;
         }
         if let (Some(one), Some(other)) = (setting(key), setting(other)) {
@@ -218,10 +229,7 @@ impl Reader {
 
     /// All that was taken, unless something was wrong, or set and never taken.
     pub fn finish(mut self) -> Result<Vec<Setting>, Vec<BadSetting>> {
-        let mut strangers = Vec::new();
-        for (name, value) in &self.merged {
-            self.find_strangers(&mut vec![name], value, &mut strangers);
-        }
+        let mut strangers = strangers::find(&self.merged, &self.taken, |value| self.origin(value));
         self.wrong.append(&mut strangers);
         if self.wrong.is_empty() {
             Ok(self.taken)
@@ -256,7 +264,8 @@ impl Reader {
         parsed.unwrap_or(default)
     }
 
-    /// The name of the layer that a value is of. A table with entries is merged from several: the first one's counts.
+    /// The name of the layer that a value is of. A table with entries is merged from several: the
+    /// first one's counts.
     fn origin(&self, value: &Value) -> String {
         let first = value.as_dict().and_then(|inner| inner.values().next());
         match first {
@@ -266,78 +275,6 @@ impl Reader {
                 .get_metadata(value.tag())
                 .map_or_else(String::new, |layer| layer.name.to_string()),
         }
-    }
-
-    fn find_strangers<'a>(
-        &self,
-        path: &mut Vec<&'a str>,
-        value: &'a Value,
-        strangers: &mut Vec<BadSetting>,
-    ) {
-        // A quoted TOML key may hold a dot, and then only looks like the key of a setting.
-        let dotted = path.iter().any(|part| part.contains('.'));
-        let key = path.join(".");
-        if !dotted && self.taken.iter().any(|setting| setting.key == key) {
-            return;
-        }
-        match value {
-            Value::Dict(_, inner) if !inner.is_empty() => {
-                for (name, value) in inner {
-                    path.push(name);
-                    self.find_strangers(path, value, strangers);
-                    path.pop();
-                }
-            }
-            Value::Dict(..) if !dotted && self.is_section(&key) => {}
-            _ => strangers.push(BadSetting::Unknown {
-                origin: self.origin(value),
-                known: self.known_near(path),
-                key,
-            }),
-        }
-    }
-
-    fn is_section(&self, key: &str) -> bool {
-        let inside = |setting: &Setting| {
-            setting
-                .key
-                .strip_prefix(key)
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
-        self.taken.iter().any(inside)
-    }
-
-    /// What could have been meant by `path`: the settings of the innermost section that exists.
-    fn known_near(&self, path: &[&str]) -> String {
-        let section = (0..=path.len())
-            .rev()
-            .map(|length| path[..length].join("."))
-            .find(|section| section.is_empty() || self.is_section(section))
-            .unwrap_or_default();
-        let prefix = if section.is_empty() {
-            String::new()
-        } else {
-            format!("{section}.")
-        };
-        let mut names: Vec<String> = Vec::new();
-        for setting in &self.taken {
-            let Some(rest) = setting.key.strip_prefix(&prefix) else {
-                continue;
-            };
-            let name = match rest.split_once('.') {
-                Some((inner, _)) => format!("[{prefix}{inner}]"),
-                None => rest.to_owned(),
-            };
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        let place = if section.is_empty() {
-            "the top level has".to_owned()
-        } else {
-            format!("[{section}] has")
-        };
-        format!("{place} {}", names.join(", "))
     }
 }
 

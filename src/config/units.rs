@@ -47,7 +47,13 @@ pub(super) fn format_duration(duration: Duration) -> String {
         return "0s".to_owned();
     }
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    largest_whole(ms, &DURATIONS_IN_MS)
+    // One day is better known as 24h.
+    let units = if duration > DAY {
+        &DURATIONS_IN_MS[..]
+    } else {
+        &DURATIONS_IN_MS[1..]
+    };
+    largest_whole(ms, units)
 }
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {

@@ -1,28 +1,7 @@
 //! The only table from what goes wrong to what is answered: problem documents as of RFC 9457.
 //!
-//! | `type` | Status | When |
-//! | --- | --- | --- |
-//! | `urn:roomwire:problem:bad-json` | 400 | the body is not one JSON value; `line` and `column` say where |
-//! | `urn:roomwire:problem:bad-batch` | 400 | the body of a batch is JSON, but not a batch |
-//! | `urn:roomwire:problem:bad-room-name` | 400 | the room's name breaks the rule that `detail` tells |
-//! | `urn:roomwire:problem:unknown-namespace` | 404 | the configuration does not define the room's namespace |
-//! | `urn:roomwire:problem:unknown-parameter` | 400 | a query parameter that does not exist; `allowed` are those that do |
-//! | `urn:roomwire:problem:bad-parameter` | 400 | a parameter has a value that does not fit |
-//! | `urn:roomwire:problem:bad-idempotency-key` | 400 | the idempotency key is not of the form that is understood |
-//! | `urn:roomwire:problem:unsupported-protocol` | 400 | the WebSocket asks for a sub-protocol that is not spoken |
-//! | `urn:roomwire:problem:closed` | 403 | nothing is open: no keys, and not started with `--dev` |
-//! | `urn:roomwire:problem:foreign-origin` | 403 | a web page of an origin that is not allowed |
-//! | `urn:roomwire:problem:not-found` | 404 | no such path |
-//! | `urn:roomwire:problem:method-not-allowed` | 405 | the path does not take this method; `allowed` are those it takes |
-//! | `urn:roomwire:problem:too-large` | 413 | more bytes than `limit` |
-//! | `urn:roomwire:problem:too-many-deltas` | 413 | a batch of more deltas than `limit` |
-//! | `urn:roomwire:problem:upgrade-required` | 426 | the path takes WebSocket handshakes only |
-//! | `urn:roomwire:problem:internal` | 500 | the server failed; its log says why |
-//! | `urn:roomwire:problem:not-taken` | 503 | nothing was published; try again |
-//! | `urn:roomwire:problem:outcome-unknown` | 503 | perhaps published; trying again with the same key is safe |
-//! | `urn:roomwire:problem:full` | 503 | as many sessions as the server takes |
-//! | `urn:roomwire:problem:draining` | 503 | the server is stopping |
-//! | `urn:roomwire:problem:no-space` | 507 | nothing was published: the disk is full |
+//! The kinds, with what they mean to a client, are those of `docs/problems.md`:
+#![doc = include_str!("../../docs/problems.md")]
 
 use std::fmt;
 
@@ -189,8 +168,8 @@ impl Problem {
         Self::new(
             Kind::UnsupportedProtocol,
             format!(
-                "the WebSocket offers the sub-protocol {offered}; this server speaks \"centrifuge-json\", \
-                 which is also what no sub-protocol means"
+                "the WebSocket offers the sub-protocol {offered}; this server speaks \
+                 \"centrifuge-json\", which is also what no sub-protocol means"
             ),
         )
     }
@@ -199,7 +178,8 @@ impl Problem {
     pub fn closed() -> Self {
         Self::new(
             Kind::Closed,
-            "nothing is open on this server; to let everybody on this machine in, start it with --dev",
+            "nothing is open on this server; \
+             to let everybody on this machine in, start it with --dev",
         )
     }
 
@@ -273,7 +253,8 @@ impl Problem {
     pub fn outcome_unknown() -> Self {
         Self::new(
             Kind::OutcomeUnknown,
-            "it is not known whether this was published; with the same idempotency key, trying again is safe",
+            "it is not known whether this was published; \
+             with the same idempotency key, trying again is safe",
         )
         .retry_after(RETRY_SOON)
     }
@@ -281,7 +262,8 @@ impl Problem {
     pub fn no_space() -> Self {
         Self::new(
             Kind::NoSpace,
-            "nothing was published: the server's disk is full; what was published before can still be read",
+            "nothing was published: the server's disk is full; \
+             what was published before can still be read",
         )
         .retry_after(RETRY_LATER)
     }
@@ -330,7 +312,8 @@ impl Problem {
         status
     }
 
-    /// Status, headers (the content's length is not among them) and body, for those who write responses themselves.
+    /// Status, headers (the content's length is not among them) and body, for those who write
+    /// responses themselves.
     pub fn to_response_parts(&self) -> (StatusCode, Vec<(HeaderName, HeaderValue)>, Bytes) {
         let body = serde_json::to_vec(self).expect("texts and numbers always make JSON");
         let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))];
@@ -383,3 +366,6 @@ fn quoted(text: &str) -> String {
         None => format!("{text:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

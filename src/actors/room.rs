@@ -98,6 +98,11 @@ struct CaughtUp {
     offset: u64,
 }
 
+/// The rooms are still behind the position that a client waits for.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Behind(SubId);
+
 /// The history is another one than before: everybody is sent to replay.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -162,12 +167,12 @@ impl Room {
                 }
                 Ok(Err(error)) => {
                     error!(room.name = %room.name, %error, "history can't be read");
-                    room.sequence.page_failed(sub);
+                    room.sequence.failed(sub);
                     None
                 }
                 Err(error) => {
                     error!(room.name = %room.name, %error, "reading history failed");
-                    room.sequence.page_failed(sub);
+                    room.sequence.failed(sub);
                     None
                 }
             };
@@ -185,9 +190,7 @@ impl Room {
             let reached = dispatched.wait_for(|&upto| upto >= offset);
             match tokio::time::timeout(CATCH_UP, reached).await {
                 Ok(Ok(_)) => addr.do_send(CaughtUp { sub, offset }),
-                // The pipeline has ended or is far behind: the server is going down or in trouble, and the
-                // client's own reply time-out brings it back.
-                _ => warn!(offset, "the rooms are behind the log"),
+                _ => addr.do_send(Behind(sub)),
             }
         };
         ctx.spawn(caught_up.into_actor(self));
@@ -391,6 +394,15 @@ impl Handler<CaughtUp> for Room {
 
     fn handle(&mut self, CaughtUp { sub, offset }: CaughtUp, _: &mut Self::Context) {
         self.sequence.caught_up(sub, offset);
+    }
+}
+
+impl Handler<Behind> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Behind(sub): Behind, _: &mut Self::Context) {
+        warn!(room.name = %self.name, "the rooms are far behind the log");
+        self.sequence.failed(sub);
     }
 }
 

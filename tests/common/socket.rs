@@ -99,12 +99,19 @@ impl Socket {
         path: &str,
         headers: &[(&str, &str)],
     ) -> (Option<Self>, Reply) {
+        Self::ask(address, &upgrade_request("GET", path, headers))
+    }
+
+    /// Sends a handshake and whatever follows it as bytes; it must be accepted.
+    pub fn raw(address: SocketAddr, request: &[u8]) -> Self {
+        let (socket, reply) = Self::ask(address, request);
+        socket.unwrap_or_else(|| panic!("refused: {} {}", reply.status, reply.text()))
+    }
+
+    fn ask(address: SocketAddr, request: &[u8]) -> (Option<Self>, Reply) {
         let mut stream = BufReader::new(http::open(address).expect("the server listens"));
-        let request = upgrade_request("GET", path, headers);
-        stream
-            .get_ref()
-            .write_all(&request)
-            .expect("the server reads");
+        let sent = stream.get_ref().write_all(request);
+        sent.expect("the server reads");
         let reply = http::read_reply(&mut stream, false).expect("an answer to the handshake");
         if reply.status != 101 {
             return (None, reply);

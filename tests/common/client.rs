@@ -139,6 +139,11 @@ impl Client {
         }
     }
 
+    /// Messages of frames that were read while a reply was awaited.
+    pub fn take_waiting(&mut self) -> Vec<Value> {
+        self.waiting.drain(..).collect()
+    }
+
     /// Reads one frame; its messages wait to be taken.
     fn read_frame(&mut self) {
         let frame = self.socket.read();

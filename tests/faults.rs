@@ -74,9 +74,9 @@ fn publish_batches(server: &Server, name: &str, accepted: &AtomicUsize) -> Told 
 }
 
 /// Runs five publishers, ends the server when `enough` deltas were accepted, and gives what each publisher was told.
-fn under_publish_load(server: &mut Server, name: &str, enough: usize, end: fn(u32)) -> Vec<Told> {
+fn under_publish_load(server: &Server, name: &str, enough: usize, end: fn(u32)) -> Vec<Told> {
     let accepted = AtomicUsize::new(0);
-    let (server, accepted) = (&*server, &accepted);
+    let accepted = &accepted;
     thread::scope(|scope| {
         let mut publishers: Vec<_> = (0..4)
             .map(|p| scope.spawn(move || publish_singly(server, &format!("{name}-{p}"), accepted)))
@@ -159,7 +159,7 @@ fn twenty_kills_under_load_lose_double_and_tear_nothing() {
             let views = &mut views;
             let reader = scope.spawn(move || read_until_gone(&mut client, views));
             let kill = |pid| signal(pid, "-KILL");
-            let told = under_publish_load(&mut server, &format!("round-{round}"), enough, kill);
+            let told = under_publish_load(&server, &format!("round-{round}"), enough, kill);
             publishers.extend(told);
             reader.join()
         });
@@ -216,7 +216,7 @@ fn a_stop_under_load_ends_in_time_with_0_and_loses_nothing_accepted() {
         .into_iter()
         .map(|mut client| thread::spawn(move || client.closed()))
         .collect();
-    let told = under_publish_load(&mut server, "stop", 500, |pid| signal(pid, "-TERM"));
+    let told = under_publish_load(&server, "stop", 500, |pid| signal(pid, "-TERM"));
     let asked = Instant::now();
     let status = server.await_exit();
     assert!(

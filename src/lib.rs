@@ -5,6 +5,7 @@
 //! speak. [`server`] puts the parts together; `docs/architecture.md` tells the whole story.
 
 pub mod actors;
+pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod http;

@@ -49,6 +49,15 @@ pub enum Transport {
     WebSocket,
 }
 
+impl Transport {
+    /// As labels and logs have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
 /// What became of a delta that a publisher sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intake {
@@ -137,7 +146,7 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Self {
-            websockets: sessions.with_label_values(&["websocket"]),
+            websockets: sessions.with_label_values(&[Transport::WebSocket.name()]),
             sessions_opened: counter(on, "sessions_opened_total", "Sessions that were opened"),
             closed_by_client: sessions_closed.with_label_values(&["client"]),
             sessions_closed,

@@ -12,7 +12,7 @@ use actix_codec::Framed;
 use actix_http::{HttpService, Request, h1::Codec};
 use actix_rt::net::TcpStream;
 use actix_server::ServerHandle;
-use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
 use tracing::{error, info, warn};
 
@@ -258,7 +258,6 @@ fn serve(
             HttpService::build()
                 .upgrade(upgrade)
                 .h1(map_config(app, |_| AppConfig::default()))
-                .map_init_err(|_| ())
                 .tcp()
         })?;
     Ok(server.run())

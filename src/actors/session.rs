@@ -21,7 +21,7 @@ use super::{
 use crate::{
     delta::{Delta, RoomName},
     log::publisher::{NewDelta, PublishError},
-    metrics::{Closing, Intake},
+    metrics::{Closing, Intake, Transport},
     protocol::{
         codes::{Disconnect, ErrorCode},
         frame::FrameBuilder,
@@ -47,7 +47,7 @@ pub struct Session {
     wire: Rc<dyn SessionWire>,
     hub: Rc<LocalHub>,
     services: Arc<Services>,
-    transport: &'static str,
+    transport: Transport,
     /// In the ping wheel.
     slot: Option<usize>,
     stale: Option<SpawnHandle>,
@@ -65,7 +65,7 @@ pub struct Session {
 impl Session {
     pub fn new(
         id: u64,
-        transport: &'static str,
+        transport: Transport,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
@@ -90,7 +90,7 @@ impl Session {
             held_up: 0,
             reader: None,
             closing: None,
-            span: info_span!("session", client = %client, transport),
+            span: info_span!("session", client = %client, transport = transport.name()),
             _admission: admission,
         }
     }

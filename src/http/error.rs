@@ -19,7 +19,6 @@ use serde_json::Value;
 use crate::{
     config::UnknownNamespace,
     delta::{BadJson, BadRoomName},
-    log::NotTaken,
 };
 
 /// The content type of every problem document.
@@ -45,6 +44,7 @@ pub struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     BadJson,
+    BadBody,
     BadBatch,
     BadRoomName,
     UnknownNamespace,
@@ -73,6 +73,7 @@ impl Kind {
         use StatusCode as S;
         match self {
             Self::BadJson => ("bad-json", S::BAD_REQUEST, "Not JSON"),
+            Self::BadBody => ("bad-body", S::BAD_REQUEST, "Bad body"),
             Self::BadBatch => ("bad-batch", S::BAD_REQUEST, "Not a batch"),
             Self::BadRoomName => ("bad-room-name", S::BAD_REQUEST, "Bad room name"),
             Self::UnknownNamespace => ("unknown-namespace", S::NOT_FOUND, "Unknown namespace"),
@@ -116,6 +117,11 @@ impl Problem {
             }
             BadJson::Empty | BadJson::Encoding { .. } | BadJson::TooDeep { .. } => problem,
         }
+    }
+
+    /// The body did not arrive as HTTP says; `reason` tells why.
+    pub fn bad_body(reason: impl fmt::Display) -> Self {
+        Self::new(Kind::BadBody, format!("the body can't be read: {reason}"))
     }
 
     /// `reason` says what of the batch is wrong and what would be right.
@@ -246,8 +252,8 @@ impl Problem {
         Self::new(Kind::Internal, "the server failed; its log says why")
     }
 
-    pub fn not_taken(why: NotTaken) -> Self {
-        Self::new(Kind::NotTaken, format!("nothing was published: {why}")).retry_after(RETRY_SOON)
+    pub fn not_taken(why: impl fmt::Display) -> Self {
+        Self::new(Kind::NotTaken, why.to_string()).retry_after(RETRY_SOON)
     }
 
     pub fn outcome_unknown() -> Self {

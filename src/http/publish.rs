@@ -115,8 +115,9 @@ pub async fn batch(
     let limits = &state.services.publish;
     let body = collect(body, "a batch", limits.max_batch_bytes).await?;
     compact_json(&body).map_err(Problem::bad_json)?;
-    let entries: Vec<&RawValue> = serde_json::from_slice(&body)
-        .map_err(|_| Problem::bad_batch("it is not an array of entries"))?;
+    let entries: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|_| {
+        Problem::bad_batch("a batch is an array of entries, and this is another value")
+    })?;
     if entries.len() > limits.max_batch {
         return Err(Problem::too_many_deltas(entries.len(), limits.max_batch));
     }
@@ -151,7 +152,7 @@ pub async fn batch(
 impl State {
     fn checked(&self, entry: &RawValue) -> Result<NewDelta, Problem> {
         let entry: BatchEntry = serde_json::from_str(entry.get())
-            .map_err(|error| Problem::bad_batch(&entry_error(&error)))?;
+            .map_err(|error| Problem::bad_batch(entry_error(&error)))?;
         let room = self.room(&entry.room)?;
         let limit = self.services.publish.max_delta_bytes;
         if entry.data.get().len() > limit {
@@ -215,7 +216,7 @@ fn status(published: &Published) -> StatusCode {
 async fn collect(mut body: Payload, what: &str, limit: usize) -> Result<Bytes, Problem> {
     let mut whole = BytesMut::new();
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| Problem::broken_body(&error.to_string()))?;
+        let chunk = chunk.map_err(Problem::bad_body)?;
         if whole.len() + chunk.len() > limit {
             return Err(Problem::too_large(what, limit));
         }

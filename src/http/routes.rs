@@ -55,9 +55,10 @@ impl State {
     /// A name that is valid, in a namespace that exists.
     pub fn room(&self, name: &str) -> Result<RoomName, Problem> {
         let room = RoomName::new(name).map_err(Problem::bad_room_name)?;
-        let known = self.services.namespaces.of(&room).map(|_| ());
-        known.map_err(|unknown| Problem::unknown_namespace(&unknown))?;
-        Ok(room)
+        match self.services.namespaces.of(&room) {
+            Ok(_) => Ok(room),
+            Err(unknown) => Err(Problem::unknown_namespace(unknown)),
+        }
     }
 }
 

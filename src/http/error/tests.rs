@@ -2,6 +2,7 @@ use actix_web::body::to_bytes;
 
 use super::*;
 use crate::delta::{RoomName, compact_json};
+use crate::log::NotTaken;
 
 fn json(problem: &Problem) -> String {
     serde_json::to_string(problem).unwrap()
@@ -11,6 +12,7 @@ fn json(problem: &Problem) -> String {
 fn one_of_each() -> Vec<Problem> {
     vec![
         Problem::bad_json(BadJson::Empty),
+        Problem::bad_body("it broke off"),
         Problem::bad_batch("the batch is an object; it takes an array"),
         Problem::bad_room_name(BadRoomName::Empty),
         Problem::unknown_namespace(UnknownNamespace {

@@ -35,7 +35,10 @@ use super::{
     error::Problem,
     routes::{State, WEBSOCKET_PATH},
 };
-use crate::actors::{hub::LocalHub, life::Admission, session::Session};
+use crate::{
+    actors::{hub::LocalHub, life::Admission, session::Session},
+    metrics::Transport,
+};
 
 static LAST_SESSION: AtomicU64 = AtomicU64::new(0);
 
@@ -65,7 +68,7 @@ pub async fn upgrade(
     let id = LAST_SESSION.fetch_add(1, Ordering::Relaxed) + 1;
     let session = Session::new(
         id,
-        "websocket",
+        Transport::WebSocket,
         wire,
         hub,
         state.services.clone(),

@@ -253,7 +253,7 @@ impl Problem {
     }
 
     pub fn not_taken(why: impl fmt::Display) -> Self {
-        Self::new(Kind::NotTaken, why.to_string()).retry_after(RETRY_SOON)
+        Self::new(Kind::NotTaken, format!("nothing was published: {why}")).retry_after(RETRY_SOON)
     }
 
     pub fn outcome_unknown() -> Self {

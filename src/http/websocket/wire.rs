@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
+    net::Shutdown,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -47,6 +48,7 @@ pub struct SocketWire {
     lacks_pong: Cell<bool>,
     closing: Cell<Option<Disconnect>>,
     broken: Cell<bool>,
+    finished: Cell<bool>,
 }
 
 impl SocketWire {
@@ -62,6 +64,7 @@ impl SocketWire {
             lacks_pong: Cell::new(false),
             closing: Cell::new(None),
             broken: Cell::new(false),
+            finished: Cell::new(false),
         }
     }
 
@@ -103,6 +106,11 @@ impl SocketWire {
         }
         // An idle session keeps no buffer.
         outbox.frames = VecDeque::new();
+        if self.closing.get().is_some() && !self.finished.replace(true) {
+            // The close frame is out. A client that reads it closes too, and until then may still be sending: to close
+            // the socket now would answer that with a reset, which can overtake the close frame.
+            socket2::SockRef::from(&self.io).shutdown(Shutdown::Write)?;
+        }
         Poll::Ready(Ok(self.wants_drained.take()))
     }
 

@@ -25,8 +25,9 @@ use crate::{
     delta::{Delta, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
-        history::PageLimit,
+        history::{Page, PageLimit},
         sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        store::StoreError,
     },
 };
 
@@ -98,6 +99,15 @@ struct CaughtUp {
     offset: u64,
 }
 
+/// A page was read from history, or could not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct PageCame {
+    sub: SubId,
+    upto: u64,
+    page: Result<Result<Page, StoreError>, tokio::task::JoinError>,
+}
+
 /// The history is another one than before: everybody is sent to replay.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -150,29 +160,13 @@ impl Room {
     fn read_page(&self, sub: SubId, after: u64, upto: u64, ctx: &mut Context<Self>) {
         let (history, name) = (self.services.history.clone(), self.name.clone());
         let read = actix_rt::task::spawn_blocking(move || history.page(&name, after, upto, PAGE));
-        ctx.spawn(read.into_actor(self).map(move |page, room, ctx| {
-            let wait = match page {
-                Ok(Ok(page)) => {
-                    let page = PageRead {
-                        floor: page.floor,
-                        deltas: page.deltas.into_iter().map(Arc::new).collect(),
-                        more: page.more,
-                    };
-                    room.sequence.page_read(sub, upto, page)
-                }
-                Ok(Err(error)) => {
-                    error!(room.name = %room.name, %error, "history can't be read");
-                    room.sequence.page_failed(sub);
-                    None
-                }
-                Err(error) => {
-                    error!(room.name = %room.name, %error, "reading history failed");
-                    room.sequence.page_failed(sub);
-                    None
-                }
-            };
-            room.wait_for(wait, ctx);
-        }));
+        let addr = ctx.address();
+        // A message, as it makes the room flush what the page brings.
+        let read = async move {
+            let page = read.await;
+            addr.do_send(PageCame { sub, upto, page });
+        };
+        ctx.spawn(read.into_actor(self));
     }
 
     fn wait_position(&mut self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
@@ -391,6 +385,34 @@ impl Handler<CaughtUp> for Room {
 
     fn handle(&mut self, CaughtUp { sub, offset }: CaughtUp, _: &mut Self::Context) {
         self.sequence.caught_up(sub, offset);
+    }
+}
+
+impl Handler<PageCame> for Room {
+    type Result = ();
+
+    fn handle(&mut self, PageCame { sub, upto, page }: PageCame, ctx: &mut Self::Context) {
+        let wait = match page {
+            Ok(Ok(page)) => {
+                let page = PageRead {
+                    floor: page.floor,
+                    deltas: page.deltas.into_iter().map(Arc::new).collect(),
+                    more: page.more,
+                };
+                self.sequence.page_read(sub, upto, page)
+            }
+            Ok(Err(error)) => {
+                error!(room.name = %self.name, %error, "history can't be read");
+                self.sequence.page_failed(sub);
+                None
+            }
+            Err(error) => {
+                error!(room.name = %self.name, %error, "reading history failed");
+                self.sequence.page_failed(sub);
+                None
+            }
+        };
+        self.wait_for(wait, ctx);
     }
 }
 

@@ -25,8 +25,9 @@ use crate::{
     delta::{Delta, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
-        history::PageLimit,
+        history::{Page, PageLimit},
         sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        store::StoreError,
     },
 };
 
@@ -103,6 +104,15 @@ struct CaughtUp {
 #[rtype(result = "()")]
 struct Behind(SubId);
 
+/// A page was read from history, or could not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct PageCame {
+    sub: SubId,
+    upto: u64,
+    page: Result<Result<Page, StoreError>, tokio::task::JoinError>,
+}
+
 /// The history is another one than before: everybody is sent to replay.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -155,29 +165,13 @@ impl Room {
     fn read_page(&self, sub: SubId, after: u64, upto: u64, ctx: &mut Context<Self>) {
         let (history, name) = (self.services.history.clone(), self.name.clone());
         let read = actix_rt::task::spawn_blocking(move || history.page(&name, after, upto, PAGE));
-        ctx.spawn(read.into_actor(self).map(move |page, room, ctx| {
-            let wait = match page {
-                Ok(Ok(page)) => {
-                    let page = PageRead {
-                        floor: page.floor,
-                        deltas: page.deltas.into_iter().map(Arc::new).collect(),
-                        more: page.more,
-                    };
-                    room.sequence.page_read(sub, upto, page)
-                }
-                Ok(Err(error)) => {
-                    error!(room.name = %room.name, %error, "history can't be read");
-                    room.sequence.failed(sub);
-                    None
-                }
-                Err(error) => {
-                    error!(room.name = %room.name, %error, "reading history failed");
-                    room.sequence.failed(sub);
-                    None
-                }
-            };
-            room.wait_for(wait, ctx);
-        }));
+        let addr = ctx.address();
+        // A message, as it makes the room flush what the page brings.
+        let read = async move {
+            let page = read.await;
+            addr.do_send(PageCame { sub, upto, page });
+        };
+        ctx.spawn(read.into_actor(self));
     }
 
     fn wait_position(&mut self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
@@ -234,6 +228,15 @@ impl Room {
             ops,
             done,
         });
+    }
+
+    fn hold_if_congested(&self, ctx: &mut Context<Self>) {
+        if self.sequence.is_congested() {
+            ctx.wait(Congested(RoomRef {
+                key: self.key,
+                addr: ctx.address(),
+            }));
+        }
     }
 
     fn consider_retiring(&mut self, ctx: &mut Context<Self>) {
@@ -363,20 +366,16 @@ impl Handler<Deltas> for Room {
 
     fn handle(&mut self, Deltas(deltas): Deltas, ctx: &mut Self::Context) {
         self.sequence.deltas(&deltas);
-        if self.sequence.is_congested() {
-            ctx.wait(Congested(RoomRef {
-                key: self.key,
-                addr: ctx.address(),
-            }));
-        }
+        self.hold_if_congested(ctx);
     }
 }
 
 impl Handler<Ephemeral> for Room {
     type Result = ();
 
-    fn handle(&mut self, Ephemeral { data, info }: Ephemeral, _: &mut Self::Context) {
+    fn handle(&mut self, Ephemeral { data, info }: Ephemeral, ctx: &mut Self::Context) {
         self.sequence.ephemeral(&data, &info);
+        self.hold_if_congested(ctx);
     }
 }
 
@@ -403,6 +402,34 @@ impl Handler<Behind> for Room {
     fn handle(&mut self, Behind(sub): Behind, _: &mut Self::Context) {
         warn!(room.name = %self.name, "the rooms are far behind the log");
         self.sequence.failed(sub);
+    }
+}
+
+impl Handler<PageCame> for Room {
+    type Result = ();
+
+    fn handle(&mut self, PageCame { sub, upto, page }: PageCame, ctx: &mut Self::Context) {
+        let wait = match page {
+            Ok(Ok(page)) => {
+                let page = PageRead {
+                    floor: page.floor,
+                    deltas: page.deltas.into_iter().map(Arc::new).collect(),
+                    more: page.more,
+                };
+                self.sequence.page_read(sub, upto, page)
+            }
+            Ok(Err(error)) => {
+                error!(room.name = %self.name, %error, "history can't be read");
+                self.sequence.failed(sub);
+                None
+            }
+            Err(error) => {
+                error!(room.name = %self.name, %error, "reading history failed");
+                self.sequence.failed(sub);
+                None
+            }
+        };
+        self.wait_for(wait, ctx);
     }
 }
 

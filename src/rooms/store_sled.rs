@@ -252,3 +252,46 @@ fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_syncs_the_large_nodes_that_came_since_the_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+        let blobs = directory.path().join("blobs");
+        let newest = || {
+            let names = fs::read_dir(&blobs).unwrap();
+            let place = |name: io::Result<fs::DirEntry>| {
+                name.unwrap().file_name().to_str().unwrap().parse().unwrap()
+            };
+            names.map(place).max()
+        };
+        let synced = || {
+            let database = store.read();
+            let synced = database
+                .as_ref()
+                .unwrap()
+                .large_nodes
+                .synced
+                .lock()
+                .unwrap();
+            synced.next.checked_sub(1)
+        };
+        assert_eq!((newest(), synced()), (None, None));
+        for n in 0..5_u8 {
+            let value = vec![n; 200_000];
+            store
+                .commit(vec![Write::Put {
+                    key: vec![n],
+                    value,
+                }])
+                .unwrap();
+            store.flush().unwrap();
+            assert!(synced().is_some());
+            assert_eq!(synced(), newest());
+        }
+    }
+}

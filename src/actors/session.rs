@@ -190,7 +190,9 @@ impl Session {
                 debug!(room.name = %room, "unsubscribe");
                 match self.services.registry.get(&room) {
                     Some(live) => live.addr.do_send(self.leave(number, Some(command))),
-                    None => self.reply(command, &Outcome::Unsubscribe {}),
+                    // A room with a subscriber is there unless it has failed, and what it had sent may still be under way:
+                    // an answer from here would overtake it.
+                    None => self.end(Disconnect::INTERNAL),
                 }
             }
             Effect::Presence {

@@ -4,7 +4,10 @@
 
 pub mod address;
 pub mod backoff;
+#[cfg(test)]
+pub mod fake;
 pub mod follow;
 pub mod frame;
+pub mod http;
 pub mod message;
 pub mod socket;

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use crate::{
     client::message::{self, Connected, PONG, Publication, Refusal, Reply, Subscribed},
     delta::{Position, RoomName},
 };
 
 /// What a follower learns, in the order of the log.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Event<'a> {
     /// The session is open; a server that is silent for longer than `silence` is gone.
     Connected { silence: Option<Duration> },
@@ -19,7 +21,7 @@ pub enum Event<'a> {
         /// Milliseconds since the Unix epoch.
         time: u64,
         /// One line of JSON.
-        data: &'a str,
+        data: &'a RawValue,
     },
     /// What was missed can't be replayed: the state built from this room's deltas has to be loaded anew.
     Reload { room: &'a RoomName },
@@ -178,7 +180,7 @@ impl Followed {
             room: &self.name,
             offset: publication.offset,
             time: publication.time,
-            data: publication.data.get(),
+            data: publication.data,
         });
     }
 }

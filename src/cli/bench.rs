@@ -3,7 +3,7 @@
 mod ledger;
 mod payload;
 mod plan;
-mod process;
+pub mod process;
 mod publisher;
 mod report;
 mod subscriber;

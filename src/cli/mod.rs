@@ -1,6 +1,6 @@
 //! The command line: one command a file.
 
-mod bench;
+pub mod bench;
 mod publish;
 mod serve;
 mod tail;

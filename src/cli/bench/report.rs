@@ -72,9 +72,10 @@ impl fmt::Display for Report {
         let count = |number: u64| HumanCount(number);
         write!(
             f,
-            "{} subscribers in {} rooms, ",
+            "{} subscribers in {} {}, ",
             count(self.subscribers as u64),
-            count(self.rooms as u64)
+            count(self.rooms as u64),
+            if self.rooms == 1 { "room" } else { "rooms" }
         )?;
         match &self.traffic {
             None => writeln!(f, "idle for {:.1} s", self.seconds)?,
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(
             report().to_string(),
             "\
-1,000 subscribers in 1 rooms, 128 B deltas from 4 publishers for 10.0 s
+1,000 subscribers in 1 room, 128 B deltas from 4 publishers for 10.0 s
   publishes           1,000          100/s
   deliveries      1,000,000      100,000/s
   latency     p50 0.20 ms   p90 0.25 ms   p99 0.30 ms   max 1.00 ms

@@ -39,6 +39,9 @@ pub struct Summary {
     pub bad_lines: u64,
 }
 
+/// Something about a line, and the line's number from 1.
+type Numbered<T> = (u64, T);
+
 /// One line that is not blank, by its number from 1.
 struct Line {
     number: u64,
@@ -91,7 +94,7 @@ impl LinePublisher {
         Ok(self.summary)
     }
 
-    async fn send(&mut self, batch: &[(u64, Bytes)], bounds: &Bounds) -> anyhow::Result<()> {
+    async fn send(&mut self, batch: &[Numbered<Bytes>], bounds: &Bounds) -> anyhow::Result<()> {
         let mut rest = batch;
         while !rest.is_empty() {
             let outcomes = match self.client.publish_batch(self.body(rest)).await {
@@ -138,7 +141,7 @@ impl LinePublisher {
         Ok(())
     }
 
-    fn body(&self, batch: &[(u64, Bytes)]) -> Bytes {
+    fn body(&self, batch: &[Numbered<Bytes>]) -> Bytes {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let room = text(self.room.as_str());
         let mut body = Vec::with_capacity(REQUEST_BYTES / 4);
@@ -173,7 +176,7 @@ fn gather(
     first: Line,
     lines: &mut mpsc::Receiver<Line>,
     most_lines: usize,
-) -> (Vec<(u64, Bytes)>, Option<(u64, String)>) {
+) -> (Vec<Numbered<Bytes>>, Option<Numbered<String>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut next = Some(first);
     while let Some(Line { number, json }) = next {

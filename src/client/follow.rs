@@ -92,6 +92,11 @@ impl Follower {
         frame
     }
 
+    /// Whether the server has answered for every room.
+    pub fn is_complete(&self) -> bool {
+        self.rooms.iter().all(|room| room.known)
+    }
+
     /// Takes one message; returns what to answer.
     pub fn receive(
         &mut self,
@@ -321,7 +326,9 @@ mod tests {
     fn a_room_without_history_is_told_to_reload_after_every_gap() {
         let mut session = Session::new();
         session.follower.open();
+        assert!(!session.follower.is_complete());
         session.takes(r#"{"id":2,"subscribe":{}}"#);
+        assert!(session.follower.is_complete());
         assert!(session.follower.open().ends_with(r#"{"channel":"lobby"}}"#));
         session.takes(r#"{"id":4,"subscribe":{}}"#);
         assert_eq!(session.seen, ["reload lobby"]);

@@ -49,6 +49,11 @@ impl Problem {
     pub fn is_temporary(&self) -> bool {
         matches!(self.status, 503 | 507)
     }
+
+    /// Whether nothing was published, so that even a delta without an id can be sent again.
+    pub fn is_not_taken(&self) -> bool {
+        self.kind == "urn:roomwire:problem:not-taken"
+    }
 }
 
 /// Why a request has no result.

@@ -1,5 +1,9 @@
 //! The durable, totally ordered log of deltas, and the one path from it to the rooms.
 
+pub mod embedded;
+pub mod pipeline;
+pub mod publisher;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

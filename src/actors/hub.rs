@@ -1,0 +1,299 @@
+//! The hub actor of a worker thread: [`FanOut`] with a mailbox, and the [`PingWheel`]. Rooms send [`Work`].
+//!
+//! Bounds: a room has one message here at a time, so the mailbox holds at most as many as there are rooms. A wire that
+//! does not take what is written to it closes itself; the others never wait for it.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context as TaskContext, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix::{fut::ActorFuture, prelude::*};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{registry::RoomRef, room::Credit};
+use crate::{
+    config::Limits,
+    delta::RoomName,
+    metrics::Metrics,
+    protocol::{
+        codes::Disconnect,
+        frame::{self, PING},
+        heartbeat::PingWheel,
+    },
+    rooms::{
+        fanout::{FanOut, Notice, Wire},
+        sequence::{HubId, Op},
+    },
+};
+
+/// Wires written to before other work of the thread gets its turn.
+const WALK: usize = 256;
+
+/// What a hub asks of a session's wire beyond writing.
+pub trait SessionWire {
+    fn push(&self, frame: &Bytes);
+    fn can_take_page(&self) -> bool;
+    fn subscription_ended(&self, number: u32);
+    /// The room has failed: whoever is subscribed to it, or about to be, must come back.
+    fn room_failed(&self, room: &RoomName);
+    /// Sends a ping frame, and expects a pong.
+    fn ping(&self, frame: &Bytes);
+    /// The client answered a ping.
+    fn pong(&self);
+    /// Whether the last ping is still unanswered.
+    fn lacks_pong(&self) -> bool;
+    /// Ends the session: what is queued is written, then the close.
+    fn close(&self, why: Disconnect);
+}
+
+impl Wire for Rc<dyn SessionWire> {
+    fn push(&self, frame: &Bytes) {
+        (**self).push(frame);
+    }
+
+    fn can_take_page(&self) -> bool {
+        (**self).can_take_page()
+    }
+
+    fn subscription_ended(&self, number: u32) {
+        (**self).subscription_ended(number);
+    }
+}
+
+/// A message of a room: to be done in order, then `done`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Work {
+    pub room: RoomRef,
+    pub ops: Vec<Op>,
+    pub done: oneshot::Sender<()>,
+}
+
+/// A room has failed.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct RoomFailed {
+    pub name: RoomName,
+    pub key: u64,
+}
+
+/// End all sessions.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct CloseAll(pub Disconnect);
+
+/// All hubs of a server.
+#[derive(Default)]
+pub struct Hubs {
+    hubs: Mutex<Vec<Addr<Hub>>>,
+    next: AtomicUsize,
+}
+
+impl Hubs {
+    /// Ends all sessions on all workers.
+    pub fn close_all(&self, why: Disconnect) {
+        self.each(|hub| hub.do_send(CloseAll(why)));
+    }
+
+    /// Tells all workers that a room has failed.
+    pub fn room_failed(&self, failed: &RoomFailed) {
+        self.each(|hub| hub.do_send(failed.clone()));
+    }
+
+    fn each(&self, tell: impl Fn(&Addr<Hub>)) {
+        let hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        hubs.iter().for_each(tell);
+    }
+}
+
+type Table = FanOut<RoomRef, Rc<dyn SessionWire>>;
+
+/// A worker thread's hub, as its sessions see it.
+pub struct LocalHub {
+    pub id: HubId,
+    pub addr: Addr<Hub>,
+    table: Rc<RefCell<Table>>,
+    wheel: Rc<RefCell<PingWheel>>,
+}
+
+impl LocalHub {
+    pub fn open(&self, session: u64, wire: Rc<dyn SessionWire>) {
+        self.table.borrow_mut().open(session, wire);
+    }
+
+    pub fn close(&self, session: u64) {
+        self.table.borrow_mut().close(session);
+    }
+
+    /// The session's wire has nothing queued any more.
+    pub fn drained(&self, session: u64) {
+        let mut notices = Vec::new();
+        self.table.borrow_mut().drained(session, &mut notices);
+        grant(&notices);
+    }
+
+    /// Pings the session from now on; returns its slot.
+    pub fn ping(&self, session: u64, random: u64) -> usize {
+        self.wheel.borrow_mut().add(session, random)
+    }
+
+    pub fn stop_pinging(&self, session: u64, slot: usize) {
+        self.wheel.borrow_mut().remove(session, slot);
+    }
+}
+
+pub struct Hub {
+    table: Rc<RefCell<Table>>,
+    wheel: Rc<RefCell<PingWheel>>,
+    ping: Bytes,
+    under_way: HashMap<u64, oneshot::Sender<()>>,
+    metrics: Metrics,
+}
+
+impl Hub {
+    /// Starts the hub of this thread.
+    pub fn start(hubs: &Hubs, limits: &Limits, metrics: Metrics) -> Rc<LocalHub> {
+        let table = Rc::new(RefCell::new(Table::default()));
+        let wheel = PingWheel::new(limits.ping_interval, limits.pong_timeout);
+        let wheel = Rc::new(RefCell::new(wheel));
+        let addr = Actor::start(Self {
+            table: table.clone(),
+            wheel: wheel.clone(),
+            ping: frame::text(PING),
+            under_way: HashMap::new(),
+            metrics,
+        });
+        let mut all = hubs.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(addr.clone());
+        Rc::new(LocalHub {
+            id: hubs.next.fetch_add(1, Ordering::Relaxed),
+            addr,
+            table,
+            wheel,
+        })
+    }
+
+    fn turn_wheel(&mut self) {
+        let turn = self.wheel.borrow_mut().turn();
+        let table = self.table.borrow();
+        for wire in turn.check.iter().filter_map(|&id| table.wire(id)) {
+            if wire.lacks_pong() {
+                wire.close(Disconnect::NO_PONG);
+            }
+        }
+        for wire in turn.ping.iter().filter_map(|&id| table.wire(id)) {
+            wire.ping(&self.ping);
+        }
+    }
+
+    fn pass_on(&mut self, notices: Vec<Notice<RoomRef>>) {
+        grant(&notices);
+        for notice in notices {
+            match notice {
+                Notice::Done(room) => {
+                    if let Some(done) = self.under_way.remove(&room.key) {
+                        // The room may have ended meanwhile.
+                        let _ = done.send(());
+                    }
+                }
+                Notice::Delivered {
+                    deliveries,
+                    stamped,
+                } => {
+                    self.metrics.delivered(deliveries as usize);
+                    self.metrics.delivery_took(age(stamped));
+                }
+                Notice::Credit(..) => {}
+            }
+        }
+    }
+}
+
+fn grant(notices: &[Notice<RoomRef>]) {
+    for notice in notices {
+        if let Notice::Credit(room, sub) = notice {
+            // At most one a session is under way.
+            room.addr.do_send(Credit(*sub));
+        }
+    }
+}
+
+fn age(stamped: u64) -> Duration {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(stamped))
+}
+
+impl Actor for Hub {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Walk);
+        ctx.run_interval(Duration::from_secs(1), |hub, _| hub.turn_wheel());
+    }
+}
+
+/// Runs after the mailbox is drained, a stretch at a time.
+struct Walk;
+
+impl ActorFuture<Hub> for Walk {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        hub: &mut Hub,
+        _: &mut Context<Hub>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        let mut notices = Vec::new();
+        let unfinished = hub.table.borrow_mut().step(WALK, &mut notices);
+        hub.pass_on(notices);
+        if unfinished {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Handler<Work> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Work { room, ops, done }: Work, _: &mut Self::Context) {
+        self.under_way.insert(room.key, done);
+        self.table.borrow_mut().accept(room, ops);
+    }
+}
+
+impl Handler<RoomFailed> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, RoomFailed { name, key }: RoomFailed, _: &mut Self::Context) {
+        let mut table = self.table.borrow_mut();
+        table.drop_room(|room| room.key == key);
+        self.under_way.remove(&key);
+        for (_, wire) in table.sessions() {
+            wire.room_failed(&name);
+        }
+    }
+}
+
+impl Handler<CloseAll> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, CloseAll(why): CloseAll, _: &mut Self::Context) {
+        for (_, wire) in self.table.borrow().sessions() {
+            wire.close(why);
+        }
+    }
+}

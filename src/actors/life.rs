@@ -1,0 +1,57 @@
+//! Where a server is in its life, and how many sessions it has.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+/// What the server is doing, for those who must know.
+#[derive(Default)]
+pub struct Life {
+    draining: AtomicBool,
+    failed: AtomicBool,
+    sessions: AtomicUsize,
+}
+
+impl Life {
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From here on no new session and no publish is taken.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the pipeline has ended though nobody stopped it.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// Counts a session in, unless there are `limit`; it is counted out when the guard is dropped.
+    pub fn admit(self: &Arc<Self>, limit: usize) -> Option<Admission> {
+        let admitted = self
+            .sessions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < limit).then_some(n + 1)
+            });
+        admitted.ok().map(|_| Admission(self.clone()))
+    }
+}
+
+/// One session's place.
+pub struct Admission(Arc<Life>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,460 @@
+//! The session actor: one client, its protocol state, and its way to the rooms. A transport feeds it with the client's
+//! frames and owns the wire that answers go out on.
+//!
+//! Bounds: when a room's mailbox is full, the session reads nothing more of its client until the room has taken what is
+//! under way; so what waits for a session is one frame of commands.
+
+use std::{num::NonZeroU32, rc::Rc, sync::Arc, task::Waker};
+
+use actix::prelude::*;
+use governor::{DefaultDirectRateLimiter, Quota};
+use tracing::{Span, debug, error, info_span};
+use uuid::Uuid;
+
+use super::{
+    Services,
+    hub::{LocalHub, SessionWire},
+    life::Admission,
+    registry::{Ticket, Unsent},
+    room::{Ask, Ephemeral, Leave, Room, Subscribe},
+};
+use crate::{
+    delta::{Delta, RoomName},
+    log::publisher::{NewDelta, PublishError},
+    metrics::{Closing, Intake, Transport},
+    protocol::{
+        codes::{Disconnect, ErrorCode},
+        frame::FrameBuilder,
+        reply::{self, Outcome, Publication},
+        session::{self as protocol, Effect, Recover, SessionSettings},
+    },
+    rooms::{
+        history::PageLimit,
+        sequence::{Join, SubId, presence_frame},
+        store::{Order, StoreError},
+    },
+};
+
+/// Most that one `history` command is answered with, well within the frame that every SDK takes.
+const HISTORY: PageLimit = PageLimit {
+    deltas: 1000,
+    bytes: 512 * 1024,
+};
+
+pub struct Session {
+    id: u64,
+    core: protocol::Session,
+    wire: Rc<dyn SessionWire>,
+    hub: Rc<LocalHub>,
+    services: Arc<Services>,
+    transport: Transport,
+    /// In the ping wheel.
+    slot: Option<usize>,
+    stale: Option<SpawnHandle>,
+    rate: Option<Box<DefaultDirectRateLimiter>>,
+    /// Messages that rooms have not taken yet.
+    held_up: usize,
+    /// Wakes the transport when nothing is held up any more.
+    reader: Option<Waker>,
+    closing: Option<Closing>,
+    /// The session's place on this server, given back at its end.
+    _admission: Admission,
+}
+
+impl Session {
+    pub fn new(
+        id: u64,
+        transport: Transport,
+        wire: Rc<dyn SessionWire>,
+        hub: Rc<LocalHub>,
+        services: Arc<Services>,
+        admission: Admission,
+    ) -> Self {
+        let client = Uuid::new_v4();
+        let settings = SessionSettings {
+            ping_interval: services.limits.ping_interval.as_secs(),
+            max_rooms: services.limits.max_rooms_per_session,
+            max_delta_bytes: services.publish.max_delta_bytes,
+        };
+        Self {
+            id,
+            core: protocol::Session::new(client, settings),
+            wire,
+            hub,
+            services,
+            transport,
+            slot: None,
+            stale: None,
+            rate: None,
+            held_up: 0,
+            reader: None,
+            closing: None,
+            _admission: admission,
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn hub(&self) -> &LocalHub {
+        &self.hub
+    }
+
+    /// Whether the transport may read on; if not, `waker` is woken when it may.
+    pub fn may_read(&mut self, waker: &Waker) -> bool {
+        if self.held_up > 0 {
+            self.reader = Some(waker.clone());
+        }
+        self.held_up == 0
+    }
+
+    /// Handles one frame of the client.
+    pub fn receive(&mut self, frame: &[u8], ctx: &mut Context<Self>) {
+        let _in_span = self.span().entered();
+        let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
+        self.core
+            .receive(frame, &self.services.namespaces, &mut replies, &mut effects);
+        if let Some(frame) = replies.finish() {
+            self.wire.push(&frame);
+        }
+        for effect in effects {
+            self.perform(effect, ctx);
+        }
+    }
+
+    /// The room ended a subscription.
+    pub fn subscription_ended(&mut self, number: u32) {
+        self.core.subscription_ended(number);
+    }
+
+    /// A room has failed; a session that follows it must come back.
+    pub fn room_failed(&mut self, room: &RoomName) {
+        if self.core.subscriptions().any(|(name, _)| name == room) {
+            self.end(Disconnect::INTERNAL);
+        }
+    }
+
+    /// Ends the session with a close that the client is told.
+    pub fn end(&mut self, why: Disconnect) {
+        self.wire.close(why);
+    }
+
+    /// The session ends because its client does not read.
+    pub fn slow(&self) {
+        self.services.metrics.slow_disconnect();
+    }
+
+    /// For the log and the metrics: who ended the session. The first reason counts.
+    pub fn closing(&mut self, closing: Closing) {
+        self.closing.get_or_insert(closing);
+    }
+
+    /// What a session does is logged under its client. Made anew each time: a span that is kept costs an idle session
+    /// more than its socket does.
+    fn span(&self) -> Span {
+        info_span!("session", client = %self.core.info().id, transport = self.transport.name())
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Connected => self.connected(ctx),
+            // The wire keeps account of pongs.
+            Effect::Pong => self.wire.pong(),
+            Effect::Subscribe {
+                command,
+                room,
+                number,
+                recover,
+                must_recover,
+                join_leave,
+                presence,
+            } => {
+                debug!(room.name = %room, "subscribe");
+                let join = Join {
+                    sub: self.sub(number),
+                    hub: self.hub.id,
+                    command,
+                    recover,
+                    must_recover,
+                    join_leave,
+                    info: presence.then(|| self.core.info().clone()),
+                };
+                self.subscribe(room, join, ctx);
+            }
+            Effect::Unsubscribe {
+                command,
+                room,
+                number,
+            } => {
+                debug!(room.name = %room, "unsubscribe");
+                match self.services.registry.get(&room) {
+                    Some(live) => live.addr.do_send(self.leave(number, Some(command))),
+                    None => self.reply(command, &Outcome::Unsubscribe {}),
+                }
+            }
+            Effect::Presence {
+                command,
+                room,
+                stats,
+            } => self.ask_presence(command, &room, stats),
+            Effect::History {
+                command,
+                room,
+                limit,
+                since,
+                reverse,
+            } => self.read_history(command, room, limit, since, reverse, ctx),
+            Effect::PublishEphemeral {
+                command,
+                room,
+                data,
+                rate,
+            } => {
+                let sent = self.within_rate(rate) && {
+                    let info = self.core.info().clone();
+                    let room = self.services.registry.get(&room);
+                    room.is_some_and(|room| room.addr.try_send(Ephemeral { data, info }).is_ok())
+                };
+                match sent {
+                    true => self.reply(command, &Outcome::Publish {}),
+                    false => self.fail(command, ErrorCode::TOO_MANY_REQUESTS),
+                }
+            }
+            Effect::PublishStored {
+                command,
+                room,
+                data,
+                rate,
+            } => match self.within_rate(rate) {
+                true => self.publish(command, room, data, ctx),
+                false => self.fail(command, ErrorCode::TOO_MANY_REQUESTS),
+            },
+            Effect::Close(why) => self.end(why),
+        }
+    }
+
+    fn connected(&mut self, ctx: &mut Context<Self>) {
+        if let Some(stale) = self.stale.take() {
+            ctx.cancel_future(stale);
+        }
+        let random = self.core.info().id.as_u64_pair().0;
+        self.slot = Some(self.hub.ping(self.id, random));
+        debug!("connected");
+    }
+
+    fn subscribe(&mut self, room: RoomName, join: Join, ctx: &mut Context<Self>) {
+        let hub = self.hub.addr.clone();
+        let start = self.starts(&room);
+        let (command, number) = (join.command, join.sub.number);
+        let message = |ticket: Ticket| Subscribe { join, hub, ticket };
+        match self.services.registry.tell(&room, start, message) {
+            Ok(()) => {}
+            Err(Unsent::Failed) => self.subscribe_failed(command, number),
+            Err(Unsent::Full(message, addr)) => {
+                self.held_up += 1;
+                let sent = addr.send(message).into_actor(self);
+                ctx.spawn(sent.map(move |sent, session, _| {
+                    session.held_up -= 1;
+                    if session.held_up == 0
+                        && let Some(reader) = session.reader.take()
+                    {
+                        reader.wake();
+                    }
+                    if sent.is_err() {
+                        session.subscribe_failed(command, number);
+                    }
+                }));
+            }
+        }
+    }
+
+    fn subscribe_failed(&mut self, command: u32, number: u32) {
+        self.core.subscription_ended(number);
+        self.fail(command, ErrorCode::INTERNAL);
+    }
+
+    fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
+        if self.services.registry.get(room).is_none() {
+            self.wire.push(&presence_frame(command, vec![], stats));
+            return;
+        }
+        let ask = |ticket: Ticket| Ask {
+            session: self.id,
+            hub: (self.hub.id, self.hub.addr.clone()),
+            command,
+            stats,
+            ticket,
+        };
+        let told = self.services.registry.tell(room, self.starts(room), ask);
+        if told.is_err() {
+            self.fail(command, ErrorCode::TOO_MANY_REQUESTS);
+        }
+    }
+
+    fn read_history(
+        &mut self,
+        command: u32,
+        room: RoomName,
+        limit: i64,
+        since: Option<Recover>,
+        reverse: bool,
+        ctx: &mut Context<Self>,
+    ) {
+        let history = self.services.history.clone();
+        let epoch = history.epoch();
+        let stale_epoch = since
+            .as_ref()
+            .is_some_and(|since| !since.epoch.is_empty() && *since.epoch != *epoch);
+        if stale_epoch {
+            return self.fail(command, ErrorCode::UNRECOVERABLE_POSITION);
+        }
+        let limit = PageLimit {
+            deltas: usize::try_from(limit).map_or(HISTORY.deltas, |n| n.min(HISTORY.deltas)),
+            ..HISTORY
+        };
+        let order = if reverse {
+            Order::Descending
+        } else {
+            Order::Ascending
+        };
+        let read = actix_rt::task::spawn_blocking(move || {
+            let newest = history.head(&room)?.newest;
+            let deltas = match limit.deltas {
+                0 => vec![],
+                _ => {
+                    let since = since.map(|since| since.offset);
+                    history.list(&room, since, limit, order)?.deltas
+                }
+            };
+            Ok::<(u64, Vec<Delta>), StoreError>((newest, deltas))
+        });
+        ctx.spawn(read.into_actor(self).map(move |read, session, _| {
+            let _in_span = session.span().entered();
+            match read {
+                Ok(Ok((offset, deltas))) => {
+                    let publications = deltas.iter().map(Publication::from).collect();
+                    let epoch = &*epoch;
+                    let outcome = Outcome::History {
+                        publications,
+                        epoch,
+                        offset,
+                    };
+                    session.reply(command, &outcome);
+                }
+                Ok(Err(error)) => {
+                    error!(%error, "history can't be read");
+                    session.fail(command, ErrorCode::INTERNAL);
+                }
+                Err(error) => {
+                    error!(%error, "reading history failed");
+                    session.fail(command, ErrorCode::INTERNAL);
+                }
+            }
+        }));
+    }
+
+    fn publish(
+        &mut self,
+        command: u32,
+        room: RoomName,
+        body: bytes::Bytes,
+        ctx: &mut Context<Self>,
+    ) {
+        let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
+        let delta = NewDelta {
+            room,
+            body,
+            key: None,
+            info: info.into(),
+        };
+        let publisher = self.services.publisher.clone();
+        let published = async move { publisher.publish(vec![delta]).await.pop() };
+        ctx.spawn(
+            published
+                .into_actor(self)
+                .map(move |published, session, _| {
+                    let published = published.unwrap_or(Err(PublishError::OutcomeUnknown));
+                    let intake = published
+                        .as_ref()
+                        .map_or_else(|&error| error.into(), |_| Intake::Applied);
+                    session.services.metrics.deltas_in(intake, 1);
+                    match published {
+                        Ok(_) => session.reply(command, &Outcome::Publish {}),
+                        Err(PublishError::NotTaken { .. }) => {
+                            session.fail(command, ErrorCode::TOO_MANY_REQUESTS);
+                        }
+                        Err(error) => session.fail(command, ErrorCode::INTERNAL.because(error)),
+                    }
+                }),
+        );
+    }
+
+    fn within_rate(&mut self, rate: u32) -> bool {
+        let limiter = self.rate.get_or_insert_with(|| {
+            let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
+            Box::new(DefaultDirectRateLimiter::direct(Quota::per_second(rate)))
+        });
+        limiter.check().is_ok()
+    }
+
+    fn starts(&self, room: &RoomName) -> impl FnOnce(u64) -> Addr<Room> + use<> {
+        let (name, services) = (room.clone(), self.services.clone());
+        move |key| Room::start(name, key, services)
+    }
+
+    fn sub(&self, number: u32) -> SubId {
+        SubId {
+            session: self.id,
+            number,
+        }
+    }
+
+    fn leave(&self, number: u32, command: Option<u32>) -> Leave {
+        Leave {
+            sub: self.sub(number),
+            hub: self.hub.id,
+            command,
+        }
+    }
+
+    fn reply(&self, command: u32, outcome: &Outcome<'_>) {
+        self.wire.push(&reply::reply_frame(command, outcome));
+    }
+
+    fn fail(&self, command: u32, error: ErrorCode) {
+        self.reply(command, &Outcome::Error(error));
+    }
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.hub.open(self.id, self.wire.clone());
+        self.services.metrics.session_opened(self.transport);
+        let patience = self.services.limits.connect_timeout;
+        self.stale = Some(ctx.run_later(patience, |session, _| {
+            session.stale = None;
+            session.end(Disconnect::STALE);
+        }));
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let _in_span = self.span().entered();
+        self.hub.close(self.id);
+        if let Some(slot) = self.slot.take() {
+            self.hub.stop_pinging(self.id, slot);
+        }
+        for (room, number) in self.core.subscriptions() {
+            if let Some(live) = self.services.registry.get(room) {
+                live.addr.do_send(self.leave(number, None));
+            }
+        }
+        let closing = self.closing.unwrap_or(Closing::Client);
+        self.services
+            .metrics
+            .session_closed(self.transport, closing);
+        debug!(?closing, "session ended");
+    }
+}

@@ -1,0 +1,107 @@
+//! The configuration: parsed and checked once, then handed out as one small struct for each
+//! concern.
+//!
+//! Flags win over the environment, that over the configuration file, that over the defaults. A key
+//! that does not exist or a value that does not fit is an error that names where it stands and what
+//! would be right.
+
+mod error;
+mod flags;
+mod http;
+mod layers;
+mod limits;
+mod log;
+mod namespaces;
+mod publish;
+mod reader;
+mod rooms;
+mod server;
+mod storage;
+mod strangers;
+mod units;
+
+use std::{env, ffi::OsString, path::Path};
+
+use figment::Figment;
+
+use self::reader::{Reader, Setting};
+pub use self::{
+    error::{BadSetting, ConfigError},
+    flags::ServeFlags,
+    http::Http,
+    limits::Limits,
+    log::{Log, LogFormat},
+    namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
+    publish::Publish,
+    rooms::Rooms,
+    server::Server,
+    storage::Storage,
+};
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub server: Server,
+    pub log: Log,
+    pub limits: Limits,
+    pub publish: Publish,
+    pub storage: Storage,
+    pub rooms: Rooms,
+    pub http: Http,
+    pub namespaces: Namespaces,
+}
+
+impl Config {
+    /// Reads the flags, this process's environment and the configuration file.
+    pub fn load(flags: &ServeFlags) -> Result<Self, ConfigError> {
+        Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
+    }
+
+    fn from_sources(
+        flags: &ServeFlags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        default_file: &Path,
+    ) -> Result<Self, ConfigError> {
+        let layers = layers::merge(flags, environment, default_file)?;
+        let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(config)
+    }
+
+    fn read(layers: Figment) -> Result<(Self, Vec<Setting>), Vec<BadSetting>> {
+        let mut reader = Reader::new(layers);
+        let from = &mut reader;
+        let server = Server::read(from);
+        let config = Self {
+            log: Log::read(from),
+            limits: Limits::read(from),
+            publish: Publish::read(from),
+            storage: Storage::read(from),
+            rooms: Rooms::read(from),
+            http: Http::read(from, server.dev),
+            namespaces: Namespaces::read(from),
+            server,
+        };
+        config.check(from);
+        Ok((config, reader.finish()?))
+    }
+
+    /// What one concern asks of another.
+    fn check(&self, from: &mut Reader) {
+        from.require(
+            self.limits.max_outbox_bytes >= 2 * self.publish.max_delta_bytes,
+            "limits.max_outbox_bytes",
+            "at least twice",
+            "publish.max_delta_bytes",
+        );
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (config, _) = Self::read(Figment::new()).expect("the defaults are tested to be right");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests;

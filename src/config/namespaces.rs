@@ -1,0 +1,139 @@
+//! Namespaces: what rooms with the same first part of their names have in common.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use figment::Figment;
+
+use super::{
+    reader::Reader,
+    units::{DAY, KIB, MIB, SECOND, TIB},
+};
+use crate::delta::{DEFAULT_NAMESPACE, RoomName};
+
+/// All namespaces; [`DEFAULT_NAMESPACE`] is always among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespaces {
+    by_name: BTreeMap<String, Namespace>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    pub history: History,
+    pub client_publish: ClientPublish,
+    /// What one session may publish in a second.
+    pub client_publish_rate: u32,
+    pub presence: bool,
+    pub join_leave: bool,
+}
+
+/// What is kept of a room; the oldest deltas go as soon as one of the three is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// Deltas.
+    pub size: u64,
+    pub ttl: Duration,
+    pub bytes: u64,
+}
+
+/// What becomes of a delta that a client publishes through its own socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientPublish {
+    /// It is refused.
+    Off,
+    /// It is delivered to those who are there, and not stored.
+    Ephemeral,
+    /// It goes through the log like one that was posted.
+    Stored,
+}
+
+/// A room that belongs to no namespace of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "room {room:?} is in the namespace {namespace:?}, which the configuration does not define; \
+     add [namespaces.{namespace}] or use one of: {defined}"
+)]
+pub struct UnknownNamespace {
+    pub room: RoomName,
+    pub namespace: String,
+    /// The names that are defined, with commas.
+    pub defined: String,
+}
+
+impl Namespaces {
+    pub(super) fn read(from: &mut Reader) -> Self {
+        let accepted = "ASCII letters, digits, _ and -";
+        let mut names = from.names("namespaces", accepted, |name| {
+            let right = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            !name.is_empty() && name.chars().all(right)
+        });
+        if !names.iter().any(|name| name == DEFAULT_NAMESPACE) {
+            names.push(DEFAULT_NAMESPACE.to_owned());
+        }
+        let by_name = names
+            .into_iter()
+            .map(|name| {
+                let namespace = Namespace::read(from, &format!("namespaces.{name}"));
+                (name, namespace)
+            })
+            .collect();
+        Self { by_name }
+    }
+
+    pub fn default_namespace(&self) -> &Namespace {
+        &self.by_name[DEFAULT_NAMESPACE]
+    }
+
+    /// The namespace that a room belongs to.
+    pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
+        self.by_name
+            .get(room.namespace())
+            .ok_or_else(|| UnknownNamespace {
+                room: room.clone(),
+                namespace: room.namespace().to_owned(),
+                defined: self.by_name.keys().cloned().collect::<Vec<_>>().join(", "),
+            })
+    }
+}
+
+/// [`DEFAULT_NAMESPACE`] is there with its defaults if it is not among them.
+impl<'a> FromIterator<(&'a str, Namespace)> for Namespaces {
+    fn from_iter<I: IntoIterator<Item = (&'a str, Namespace)>>(namespaces: I) -> Self {
+        let default = (DEFAULT_NAMESPACE.to_owned(), Namespace::default());
+        let given = namespaces.into_iter();
+        let given = given.map(|(name, namespace)| (name.to_owned(), namespace));
+        Self {
+            by_name: std::iter::once(default).chain(given).collect(),
+        }
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::read(&mut Reader::new(Figment::new()), DEFAULT_NAMESPACE)
+    }
+}
+
+impl Namespace {
+    fn read(from: &mut Reader, section: &str) -> Self {
+        let key = |name: &str| format!("{section}.{name}");
+        Self {
+            history: History {
+                size: from.number(&key("history_size"), 10_000, 1..=1_000_000_000),
+                ttl: from.duration(&key("history_ttl"), DAY, SECOND..=3650 * DAY),
+                bytes: from.size(&key("history_bytes"), 16 * MIB, KIB..=TIB),
+            },
+            client_publish: from.choice(
+                &key("client_publish"),
+                ClientPublish::Off,
+                &[
+                    ("off", ClientPublish::Off),
+                    ("ephemeral", ClientPublish::Ephemeral),
+                    ("stored", ClientPublish::Stored),
+                ],
+            ),
+            client_publish_rate: from.number(&key("client_publish_rate"), 10, 1..=1000),
+            presence: from.switch(&key("presence"), false),
+            join_leave: from.switch(&key("join_leave"), false),
+        }
+    }
+}

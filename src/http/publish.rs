@@ -1,0 +1,266 @@
+//! Publishing: one delta, or a batch. A 2xx is on disk.
+
+use std::{sync::Arc, time::Instant};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header::HeaderMap},
+    web::{Data, Path, Payload},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tracing::{Instrument, info_span};
+
+use super::{error::Problem, query::Parameters, routes::State};
+use crate::{
+    delta::{Epoch, RoomName, compact_json},
+    log::publisher::{NewDelta, PublishError, Published},
+    metrics::Intake,
+};
+
+const MAX_KEY_BYTES: usize = 128;
+
+/// Where a delta is.
+#[derive(Serialize)]
+struct Receipt<'a> {
+    room: &'a RoomName,
+    offset: u64,
+    epoch: &'a Epoch,
+    id: &'a str,
+    time: u64,
+}
+
+#[derive(Serialize)]
+struct IdOnly<'a> {
+    id: &'a str,
+}
+
+/// One entry of the answer to a batch.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry<'a> {
+    Placed {
+        status: u16,
+        #[serde(flatten)]
+        receipt: Receipt<'a>,
+    },
+    Refused(&'a Problem),
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    results: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchEntry<'a> {
+    room: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    id: Option<String>,
+}
+
+impl<'a> From<&'a Published> for Receipt<'a> {
+    fn from(published: &'a Published) -> Self {
+        Self {
+            room: &published.room,
+            offset: published.offset,
+            epoch: &published.epoch,
+            id: &published.id,
+            time: published.time,
+        }
+    }
+}
+
+/// `POST /v1/rooms/{room}/deltas`
+pub async fn one(
+    request: HttpRequest,
+    room: Path<String>,
+    body: Payload,
+    state: Data<State>,
+) -> Result<HttpResponse, Problem> {
+    state.must_be_open()?;
+    Parameters::of(&request, &[])?;
+    let room = state.room(&room)?;
+    let key = idempotency_key(request.headers())?;
+    let body = collect(body, "a delta", state.services.publish.max_delta_bytes).await?;
+    let delta = NewDelta {
+        room: room.clone(),
+        body: compact_json(&body).map_err(Problem::bad_json)?,
+        key,
+        info: Bytes::new(),
+    };
+    let span = info_span!("publish", room.name = %room, client = peer(&request));
+    let outcome = publish(&state, vec![delta]).instrument(span).await.pop();
+    let published = outcome.unwrap_or(Err(PublishError::OutcomeUnknown))?;
+    let mut response = HttpResponse::build(status(&published));
+    if prefers_minimal(request.headers()) {
+        response.insert_header(("Preference-Applied", "return=minimal"));
+        return Ok(response.json(IdOnly { id: &published.id }));
+    }
+    Ok(response.json(Receipt::from(&published)))
+}
+
+/// `POST /v1/deltas`
+pub async fn batch(
+    request: HttpRequest,
+    body: Payload,
+    state: Data<State>,
+) -> Result<HttpResponse, Problem> {
+    state.must_be_open()?;
+    Parameters::of(&request, &[])?;
+    let limits = &state.services.publish;
+    let body = collect(body, "a batch", limits.max_batch_bytes).await?;
+    compact_json(&body).map_err(Problem::bad_json)?;
+    let entries: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|_| {
+        Problem::bad_batch("a batch is an array of entries, and this is another value")
+    })?;
+    if entries.len() > limits.max_batch {
+        return Err(Problem::too_many_deltas(entries.len(), limits.max_batch));
+    }
+    let checked: Vec<Result<NewDelta, Problem>> = entries
+        .into_iter()
+        .map(|entry| state.checked(entry))
+        .collect();
+    let valid: Vec<NewDelta> = checked.iter().flatten().cloned().collect();
+    let span = info_span!("publish", deltas = valid.len(), client = peer(&request));
+    let mut published = publish(&state, valid).instrument(span).await.into_iter();
+    let outcomes: Vec<Result<Published, Problem>> = checked
+        .into_iter()
+        .map(|entry| {
+            entry?;
+            let outcome = published.next();
+            Ok(outcome.unwrap_or(Err(PublishError::OutcomeUnknown))?)
+        })
+        .collect();
+    let results = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(published) => Entry::Placed {
+                status: status(published).as_u16(),
+                receipt: published.into(),
+            },
+            Err(problem) => Entry::Refused(problem),
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(Answer { results }))
+}
+
+impl State {
+    fn checked(&self, entry: &RawValue) -> Result<NewDelta, Problem> {
+        let entry: BatchEntry = serde_json::from_str(entry.get())
+            .map_err(|error| Problem::bad_batch(entry_error(&error)))?;
+        let room = self.room(&entry.room)?;
+        let limit = self.services.publish.max_delta_bytes;
+        if entry.data.get().len() > limit {
+            return Err(Problem::too_large("a delta", limit));
+        }
+        Ok(NewDelta {
+            room,
+            body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
+            key: entry.id.as_deref().map(checked_key).transpose()?,
+            info: Bytes::new(),
+        })
+    }
+}
+
+fn entry_error(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    format!("{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…}}, of which id may be left out")
+}
+
+/// Publishes, and counts what became of it.
+async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Published, PublishError>> {
+    if deltas.is_empty() {
+        return vec![];
+    }
+    let started = Instant::now();
+    let outcomes = state.services.publisher.publish(deltas).await;
+    let metrics = &state.services.metrics;
+    for outcome in &outcomes {
+        let intake = match outcome {
+            Ok(published) if published.repeated => Intake::Repeated,
+            Ok(_) => Intake::Applied,
+            Err(error) => Intake::from(*error),
+        };
+        metrics.deltas_in(intake, 1);
+        if outcome.is_ok() {
+            metrics.publish_took(started.elapsed());
+        }
+    }
+    outcomes
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NotTaken { why } => Self::not_taken(why),
+            PublishError::OutcomeUnknown => Self::outcome_unknown(),
+            PublishError::NoSpace => Self::no_space(),
+        }
+    }
+}
+
+fn status(published: &Published) -> StatusCode {
+    match published.repeated {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn collect(mut body: Payload, what: &str, limit: usize) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(Problem::bad_body)?;
+        if whole.len() + chunk.len() > limit {
+            return Err(Problem::too_large(what, limit));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
+    let mut keys = headers.get_all("Idempotency-Key");
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    if keys.next().is_some() {
+        return Err(Problem::bad_idempotency_key("more than one header"));
+    }
+    let key = key
+        .to_str()
+        .map_err(|_| Problem::bad_idempotency_key("bytes that are not visible ASCII"))?;
+    // The form of the IETF draft is a quoted string (RFC 8941); most clients send it bare.
+    let bare = key
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(key);
+    checked_key(bare).map(Some)
+}
+
+fn checked_key(key: &str) -> Result<Arc<str>, Problem> {
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible && (1..=MAX_KEY_BYTES).contains(&key.len()) {
+        Ok(key.into())
+    } else {
+        Err(Problem::bad_idempotency_key(key))
+    }
+}
+
+/// Whether the publisher does without the position (RFC 7240).
+fn prefers_minimal(headers: &HeaderMap) -> bool {
+    let mut preferences = headers
+        .get_all("Prefer")
+        .filter_map(|value| value.to_str().ok());
+    preferences.any(|value| value.split(',').any(|p| p.trim() == "return=minimal"))
+}
+
+fn peer(request: &HttpRequest) -> Option<String> {
+    request.peer_addr().map(|address| address.to_string())
+}

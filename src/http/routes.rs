@@ -1,0 +1,134 @@
+//! Every route, one list; and what all of them share.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, header},
+    middleware::Next,
+    web::{self, Data, ServiceConfig},
+};
+
+use super::{error::Problem, health, history, publish};
+use crate::{
+    actors::{Services, life::Life},
+    config::Http,
+    delta::RoomName,
+};
+
+/// Where clients' WebSockets go, the path that the SDKs' manuals name.
+pub const WEBSOCKET_PATH: &str = "/connection/websocket";
+
+/// What the handlers of one server share.
+pub struct State {
+    pub services: Arc<Services>,
+    pub life: Arc<Life>,
+    pub http: Http,
+    /// Anybody on this machine may subscribe and publish.
+    pub dev: bool,
+}
+
+impl State {
+    /// Nothing is open unless somebody opened it, and nothing is taken on the way down.
+    pub fn must_be_open(&self) -> Result<(), Problem> {
+        if !self.dev {
+            return Err(Problem::closed());
+        }
+        match self.life.is_draining() {
+            true => Err(Problem::draining()),
+            false => Ok(()),
+        }
+    }
+
+    /// Browsers tell where a page comes from; a page from anywhere could reach a server on its reader's machine.
+    pub fn must_be_friendly(&self, origin: Option<&header::HeaderValue>) -> Result<(), Problem> {
+        let Some(origin) = origin else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        match self.http.allows(origin) {
+            true => Ok(()),
+            false => Err(Problem::foreign_origin(origin)),
+        }
+    }
+
+    /// A name that is valid, in a namespace that exists.
+    pub fn room(&self, name: &str) -> Result<RoomName, Problem> {
+        let room = RoomName::new(name).map_err(Problem::bad_room_name)?;
+        match self.services.namespaces.of(&room) {
+            Ok(_) => Ok(room),
+            Err(unknown) => Err(Problem::unknown_namespace(unknown)),
+        }
+    }
+}
+
+/// All routes. WebSocket handshakes do not come here: see `websocket/mod.rs`.
+pub fn configure(app: &mut ServiceConfig) {
+    app.service(
+        web::resource("/v1/rooms/{room}/deltas")
+            .route(web::post().to(publish::one))
+            .route(web::get().to(history::deltas))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "POST"]))),
+    )
+    .service(
+        web::resource("/v1/deltas")
+            .route(web::post().to(publish::batch))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
+    .service(
+        web::resource("/healthz")
+            .route(web::get().to(health::live))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/readyz")
+            .route(web::get().to(health::ready))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/metrics")
+            .route(web::get().to(health::figures))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
+    .default_service(web::to(nothing_here));
+}
+
+async fn wrong_method(
+    request: HttpRequest,
+    allowed: &'static [&'static str],
+) -> Result<HttpResponse, Problem> {
+    Err(Problem::method_not_allowed(
+        request.method().as_str(),
+        allowed,
+    ))
+}
+
+async fn no_handshake(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    match *request.method() {
+        Method::GET => Err(Problem::upgrade_required(
+            "the request has no \"Upgrade: websocket\" with \"Connection: upgrade\"",
+        )),
+        _ => wrong_method(request, &["GET"]).await,
+    }
+}
+
+async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found(request.path()))
+}
+
+/// Refuses requests of foreign pages before anything is done for them.
+pub async fn check_origin(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let origin = request.headers().get(header::ORIGIN);
+    if let Some(state) = request.app_data::<Data<State>>()
+        && let Err(problem) = state.must_be_friendly(origin)
+    {
+        return Ok(request.error_response(problem));
+    }
+    next.call(request)
+        .await
+        .map(|response| response.map_into_boxed_body())
+}

@@ -1,0 +1,136 @@
+//! From a WebSocket handshake to a session actor on the raw socket.
+//!
+//! Every request with `Upgrade: websocket`, whatever its path and method, and every CONNECT leaves the HTTP server here,
+//! past its routes and middleware; so path, method, origin and access are checked here.
+
+mod pump;
+mod wire;
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use actix::Actor;
+use actix_codec::{Framed, FramedParts};
+use actix_http::{
+    Request, Response,
+    body::BodySize,
+    h1::{self, Codec, Message},
+    ws::handshake_response,
+};
+use actix_rt::net::TcpStream;
+use actix_web::{
+    HttpMessage,
+    http::{Method, header},
+};
+use bytes::Bytes;
+use futures_util::SinkExt;
+
+use self::{pump::Pump, wire::SocketWire};
+use super::{
+    error::Problem,
+    routes::{State, WEBSOCKET_PATH},
+};
+use crate::{
+    actors::{hub::LocalHub, life::Admission, session::Session},
+    metrics::Transport,
+};
+
+static LAST_SESSION: AtomicU64 = AtomicU64::new(0);
+
+type Connection = Framed<TcpStream, Codec>;
+
+/// Answers one handshake, and starts its session on this thread.
+pub async fn upgrade(
+    request: Request,
+    mut connection: Connection,
+    state: Arc<State>,
+    hub: Rc<LocalHub>,
+) -> Result<(), actix_web::Error> {
+    let admission = match check(&request, &state) {
+        Ok(admission) => admission,
+        Err(problem) => {
+            state.services.metrics.connection_refused(problem.slug());
+            return refuse(&mut connection, &problem).await;
+        }
+    };
+    let accepted = handshake_response(request.head()).finish().drop_body();
+    let switch: Message<(Response<()>, BodySize)> = Message::Item((accepted, BodySize::None));
+    connection.send(switch).await?;
+    let FramedParts { io, read_buf, .. } = connection.into_parts();
+    let limits = &state.services.limits;
+    let wire = Rc::new(SocketWire::new(io, limits.max_outbox_bytes));
+    let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
+    let id = LAST_SESSION.fetch_add(1, Ordering::Relaxed) + 1;
+    let session = Session::new(
+        id,
+        Transport::WebSocket,
+        wire,
+        hub,
+        state.services.clone(),
+        admission,
+    );
+    Session::create(|ctx| {
+        use actix::AsyncContext;
+        ctx.spawn(pump);
+        session
+    });
+    Ok(())
+}
+
+fn check(request: &Request, state: &State) -> Result<Admission, Problem> {
+    if request.path() != WEBSOCKET_PATH {
+        return Err(Problem::not_found(request.path()));
+    }
+    if request.method() != Method::GET {
+        return Err(Problem::method_not_allowed(
+            request.method().as_str(),
+            &["GET"],
+        ));
+    }
+    state.must_be_friendly(request.headers().get(header::ORIGIN))?;
+    state.must_be_open()?;
+    actix_http::ws::verify_handshake(request.head())
+        .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
+    check_protocol(request)?;
+    let limit = state.services.limits.max_sessions;
+    state.life.admit(limit).ok_or_else(|| Problem::full(limit))
+}
+
+/// JSON is what is spoken when nothing is asked for, and then nothing may be answered: clients that asked for nothing
+/// refuse a sub-protocol. An empty header counts as none, as one SDK sends it.
+fn check_protocol(request: &Request) -> Result<(), Problem> {
+    let asked: Vec<&str> = request
+        .headers()
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    match &asked[..] {
+        [] => Ok(()),
+        asked => Err(Problem::unsupported_protocol(&asked.join(", "))),
+    }
+}
+
+async fn refuse(connection: &mut Connection, problem: &Problem) -> Result<(), actix_web::Error> {
+    let (status, headers, body) = problem.to_response_parts();
+    let mut response = Response::build(status);
+    for header in headers {
+        response.insert_header(header);
+    }
+    response.force_close();
+    let size = BodySize::Sized(body.len() as u64);
+    let head: Message<(Response<()>, BodySize)> =
+        Message::Item((response.finish().drop_body(), size));
+    connection.send(head).await?;
+    connection.send(h1::Message::Chunk(Some(body))).await?;
+    let end: Option<Bytes> = None;
+    connection.send(h1::Message::Chunk(end)).await?;
+    Ok(())
+}

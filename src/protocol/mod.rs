@@ -1,0 +1,11 @@
+//! Centrifugo's client protocol (v2, JSON), pure: no sockets, no clock, no actors.
+//!
+//! Reference: `client.proto` of `centrifugal/protocol`; numbers and texts of errors and closes as in
+//! `centrifugal/centrifuge`. `docs/protocol.md` describes it with what this server makes of it.
+
+pub mod codes;
+pub mod command;
+pub mod frame;
+pub mod heartbeat;
+pub mod reply;
+pub mod session;

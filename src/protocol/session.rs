@@ -1,0 +1,429 @@
+//! One client's protocol state: what its commands do and what it is owed. Pure: the same frames give the same effects.
+//!
+//! A session knows its subscriptions by room and number. The number tells a subscription from an earlier one of the
+//! same room, so that what was under way for the earlier one is recognised as late.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    codes::{Disconnect, ErrorCode},
+    command::{self, Command, Subscribe},
+    frame::FrameBuilder,
+    reply::{self, ClientInfo, Connected, Outcome},
+};
+use crate::{
+    config::{ClientPublish, Namespace, Namespaces},
+    delta::{BadRoomName, RoomName, compact_json},
+};
+
+/// The limits that a session works under.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionSettings {
+    /// Seconds, told to the client.
+    pub ping_interval: u64,
+    pub max_rooms: usize,
+    /// Largest delta that a client may publish, in bytes.
+    pub max_delta_bytes: usize,
+}
+
+/// Where a client that comes back left off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recover {
+    pub offset: u64,
+    /// Empty: any epoch.
+    pub epoch: Box<str>,
+}
+
+/// What the shell is to do, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The client is connected: from here on it is pinged.
+    Connected,
+    /// The client answered a ping.
+    Pong,
+    Subscribe {
+        command: u32,
+        room: RoomName,
+        number: u32,
+        recover: Option<Recover>,
+        /// Answer an impossible recovery with an error.
+        must_recover: bool,
+        join_leave: bool,
+        presence: bool,
+    },
+    Unsubscribe {
+        command: u32,
+        room: RoomName,
+        number: u32,
+    },
+    Presence {
+        command: u32,
+        room: RoomName,
+        stats: bool,
+    },
+    History {
+        command: u32,
+        room: RoomName,
+        limit: i64,
+        since: Option<Recover>,
+        reverse: bool,
+    },
+    PublishEphemeral {
+        command: u32,
+        room: RoomName,
+        data: Bytes,
+        rate: u32,
+    },
+    PublishStored {
+        command: u32,
+        room: RoomName,
+        data: Bytes,
+        rate: u32,
+    },
+    /// Nothing of the client is handled any more.
+    Close(Disconnect),
+}
+
+#[derive(Debug)]
+struct Subscription {
+    room: RoomName,
+    number: u32,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    info: ClientInfo,
+    connected: bool,
+    closed: bool,
+    next_number: u32,
+    subscriptions: Vec<Subscription>,
+    settings: SessionSettings,
+}
+
+impl Session {
+    /// `id` is the client's for the life of its connection.
+    pub fn new(id: Uuid, settings: SessionSettings) -> Self {
+        Self {
+            info: ClientInfo {
+                user: Arc::from(""),
+                id,
+            },
+            connected: false,
+            closed: false,
+            next_number: 1,
+            subscriptions: Vec::new(),
+            settings,
+        }
+    }
+
+    pub fn info(&self) -> &ClientInfo {
+        &self.info
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Rooms and numbers of all subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&RoomName, u32)> {
+        self.subscriptions.iter().map(|s| (&s.room, s.number))
+    }
+
+    /// The room ended a subscription, or never began it. Late news of an earlier one changes nothing.
+    pub fn subscription_ended(&mut self, number: u32) {
+        self.subscriptions.retain(|s| s.number != number);
+    }
+
+    /// Handles one frame. Replies that need nobody else are written to `replies`, in the order of their commands;
+    /// everything else becomes an effect. After [`Effect::Close`] nothing is handled.
+    pub fn receive(
+        &mut self,
+        frame: &[u8],
+        namespaces: &Namespaces,
+        replies: &mut FrameBuilder,
+        effects: &mut Vec<Effect>,
+    ) {
+        for line in command::lines(frame) {
+            if self.closed {
+                return;
+            }
+            let handled = match Command::parse(line) {
+                Some(command) => self.command(command, namespaces, effects),
+                None => Err(Refusal::Close(Disconnect::BAD_REQUEST)),
+            };
+            match handled {
+                Ok(None) => {}
+                Ok(Some((id, outcome))) => reply::write_reply(replies, id, &outcome),
+                Err(Refusal::Error(id, error)) => {
+                    reply::write_reply(replies, id, &Outcome::Error(error))
+                }
+                Err(Refusal::Close(disconnect)) => {
+                    self.closed = true;
+                    effects.push(Effect::Close(disconnect));
+                }
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        command: Command<'_>,
+        namespaces: &Namespaces,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<(u32, Outcome<'static>)>, Refusal> {
+        let id = command.id;
+        if id == 0 {
+            return self.without_id(&command, effects);
+        }
+        if command.connect.is_some() {
+            if self.connected {
+                return Err(Refusal::Close(Disconnect::BAD_REQUEST));
+            }
+            self.connected = true;
+            effects.push(Effect::Connected);
+            let connected = Connected {
+                client: self.info.id.hyphenated().to_string(),
+                version: concat!("roomwire ", env!("CARGO_PKG_VERSION")),
+                ping: self.settings.ping_interval,
+                pong: true,
+            };
+            return Ok(Some((id, Outcome::Connect(connected))));
+        }
+        if !self.connected || command.ping.is_some() {
+            return Err(Refusal::Close(Disconnect::BAD_REQUEST));
+        }
+        let fail = |error| Refusal::Error(id, error);
+        if let Some(request) = command.subscribe {
+            effects.push(self.subscribe(id, request, namespaces).map_err(fail)?);
+        } else if let Some(request) = command.unsubscribe {
+            match self.unsubscribe(id, &request.channel) {
+                Some(effect) => effects.push(effect),
+                None => return Ok(Some((id, Outcome::Unsubscribe {}))),
+            }
+        } else if let Some(request) = command.publish {
+            effects.push(self.publish(id, &request, namespaces).map_err(fail)?);
+        } else if let Some(request) = command.presence {
+            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
+            effects.push(Effect::Presence {
+                command: id,
+                room,
+                stats: false,
+            });
+        } else if let Some(request) = command.presence_stats {
+            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
+            effects.push(Effect::Presence {
+                command: id,
+                room,
+                stats: true,
+            });
+        } else if let Some(request) = command.history {
+            effects.push(history(id, &request, namespaces).map_err(fail)?);
+        } else if command.rpc.is_some() {
+            return Err(fail(
+                ErrorCode::NOT_AVAILABLE
+                    .because("there are no remote procedures; call your own HTTP API"),
+            ));
+        } else if command.send.is_some() {
+            return Err(Refusal::Close(Disconnect::NOT_AVAILABLE));
+        } else if command.refresh.is_some() || command.sub_refresh.is_some() {
+            return Err(fail(ErrorCode::NOT_AVAILABLE.because("no token is in use")));
+        } else {
+            return Err(fail(ErrorCode::METHOD_NOT_FOUND));
+        }
+        Ok(None)
+    }
+
+    /// Without an id a command is a pong, or a `send`.
+    fn without_id(
+        &mut self,
+        command: &Command<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<(u32, Outcome<'static>)>, Refusal> {
+        let asks = command.connect.is_some()
+            || command.ping.is_some()
+            || command.subscribe.is_some()
+            || command.unsubscribe.is_some()
+            || command.publish.is_some()
+            || command.presence.is_some()
+            || command.presence_stats.is_some()
+            || command.history.is_some()
+            || command.rpc.is_some()
+            || command.refresh.is_some()
+            || command.sub_refresh.is_some();
+        if asks || !self.connected {
+            return Err(Refusal::Close(Disconnect::BAD_REQUEST));
+        }
+        if command.send.is_some() {
+            return Err(Refusal::Close(Disconnect::NOT_AVAILABLE));
+        }
+        effects.push(Effect::Pong);
+        Ok(None)
+    }
+
+    fn subscribe(
+        &mut self,
+        command: u32,
+        request: Subscribe<'_>,
+        namespaces: &Namespaces,
+    ) -> Result<Effect, ErrorCode> {
+        let room = room_name(&request.channel)?;
+        let namespace = namespace_of(&room, namespaces)?;
+        if request.kind != 0 {
+            return Err(
+                ErrorCode::NOT_AVAILABLE.because("only plain subscriptions (type 0) are served")
+            );
+        }
+        if request.tf.is_some() {
+            return Err(ErrorCode::BAD_REQUEST.because("filters by tags are not served"));
+        }
+        if self.number_of(&request.channel).is_some() {
+            return Err(ErrorCode::ALREADY_SUBSCRIBED);
+        }
+        let most = self.settings.max_rooms;
+        if self.subscriptions.len() >= most {
+            return Err(ErrorCode::LIMIT_EXCEEDED
+                .because(format_args!("a session takes at most {most} rooms")));
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        // Most sessions follow one room, and a vector that grows starts with more.
+        self.subscriptions
+            .reserve_exact(usize::from(self.subscriptions.is_empty()));
+        self.subscriptions.push(Subscription {
+            room: room.clone(),
+            number,
+        });
+        Ok(Effect::Subscribe {
+            command,
+            room,
+            number,
+            recover: request.recover.then(|| Recover {
+                offset: request.offset,
+                epoch: request.epoch.into(),
+            }),
+            must_recover: request.flag & Subscribe::ERROR_UNLESS_RECOVERED != 0,
+            join_leave: namespace.join_leave && request.join_leave,
+            presence: namespace.presence || namespace.join_leave,
+        })
+    }
+
+    /// `None` if there is no such subscription: an unsubscribe never fails, an SDK would reconnect.
+    fn unsubscribe(&mut self, command: u32, channel: &str) -> Option<Effect> {
+        let at = self
+            .subscriptions
+            .iter()
+            .position(|s| s.room.as_str() == channel)?;
+        let Subscription { room, number } = self.subscriptions.swap_remove(at);
+        Some(Effect::Unsubscribe {
+            command,
+            room,
+            number,
+        })
+    }
+
+    fn publish(
+        &self,
+        command: u32,
+        request: &command::Publish<'_>,
+        namespaces: &Namespaces,
+    ) -> Result<Effect, ErrorCode> {
+        let room = room_name(&request.channel)?;
+        let namespace = namespace_of(&room, namespaces)?;
+        if namespace.client_publish == ClientPublish::Off {
+            return Err(ErrorCode::NOT_AVAILABLE.because("publish through the HTTP API"));
+        }
+        if self.number_of(room.as_str()).is_none() {
+            return Err(
+                ErrorCode::PERMISSION_DENIED.because("only subscribers of the room publish")
+            );
+        }
+        let data = request
+            .data
+            .ok_or_else(|| ErrorCode::BAD_REQUEST.because("data is missing"))?
+            .get();
+        let most = self.settings.max_delta_bytes;
+        if data.len() > most {
+            return Err(ErrorCode::LIMIT_EXCEEDED
+                .because(format_args!("a delta takes at most {most} bytes")));
+        }
+        let data = compact_json(data.as_bytes()).map_err(|e| ErrorCode::BAD_REQUEST.because(e))?;
+        let rate = namespace.client_publish_rate;
+        Ok(match namespace.client_publish {
+            ClientPublish::Stored => Effect::PublishStored {
+                command,
+                room,
+                data,
+                rate,
+            },
+            _ => Effect::PublishEphemeral {
+                command,
+                room,
+                data,
+                rate,
+            },
+        })
+    }
+
+    fn number_of(&self, channel: &str) -> Option<u32> {
+        self.subscriptions
+            .iter()
+            .find(|s| s.room.as_str() == channel)
+            .map(|s| s.number)
+    }
+}
+
+enum Refusal {
+    Error(u32, ErrorCode),
+    Close(Disconnect),
+}
+
+fn room_name(channel: &str) -> Result<RoomName, ErrorCode> {
+    RoomName::new(channel).map_err(|error: BadRoomName| ErrorCode::BAD_REQUEST.because(error))
+}
+
+fn namespace_of<'a>(
+    room: &RoomName,
+    namespaces: &'a Namespaces,
+) -> Result<&'a Namespace, ErrorCode> {
+    namespaces
+        .of(room)
+        .map_err(|unknown| ErrorCode::UNKNOWN_CHANNEL.because(unknown))
+}
+
+fn presence_room(channel: &str, namespaces: &Namespaces) -> Result<RoomName, ErrorCode> {
+    let room = room_name(channel)?;
+    match namespace_of(&room, namespaces)?.presence {
+        true => Ok(room),
+        false => Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence")),
+    }
+}
+
+fn history(
+    command: u32,
+    request: &command::History<'_>,
+    namespaces: &Namespaces,
+) -> Result<Effect, ErrorCode> {
+    let room = room_name(&request.channel)?;
+    namespace_of(&room, namespaces)?;
+    let since = request.since.as_ref().map(|since| Recover {
+        offset: since.offset,
+        epoch: (&*since.epoch).into(),
+    });
+    if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+        return Err(ErrorCode::BAD_REQUEST.because("nothing stands before offset 0"));
+    }
+    Ok(Effect::History {
+        command,
+        room,
+        limit: request.limit,
+        since,
+        reverse: request.reverse,
+    })
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,310 @@
+//! The store on disk. The only file that knows sled.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::store::{Order, Store, StoreError, Visit, Write};
+
+/// One sled tree in a directory of its own.
+pub struct SledStore {
+    path: PathBuf,
+    cache_bytes: u64,
+    /// `None` while it could not be reopened. Readers hold the lock while they scan, so that
+    /// reopening, which needs every handle gone, waits for them.
+    database: RwLock<Option<Database>>,
+    /// A failed commit may have left a part of itself in sled's memory, which nobody may read.
+    failed: AtomicBool,
+}
+
+/// sled, and what it leaves to us: on Linux its flush writes the pages out but neither the file's
+/// length nor the disk's own cache, and the large nodes that it keeps in files of their own it does
+/// not sync at all. That survives the process, not a loss of power.
+struct Database {
+    tree: sled::Db,
+    pages: File,
+    large_nodes: LargeNodes,
+}
+
+/// The directory of sled's large nodes, each in a file named by its place in sled's log.
+struct LargeNodes {
+    directory: PathBuf,
+    synced: Mutex<Synced>,
+}
+
+struct Synced {
+    /// When the directory was last looked through.
+    at: SystemTime,
+    /// Beyond every file that was synced.
+    next: u64,
+}
+
+/// sled's own threads may hold the lock for a moment after its last handle is gone, and so may a
+/// process that is just being replaced.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// File systems date a change by a clock that ticks every few milliseconds.
+const COARSE_CLOCK: Duration = Duration::from_millis(50);
+
+impl SledStore {
+    /// Opens or makes the database in the directory `path`. `cache_bytes` bounds sled's page cache;
+    /// the process takes about twice as much.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        Ok(Self {
+            path: path.to_owned(),
+            cache_bytes,
+            database: RwLock::new(Some(Database::open(path, cache_bytes)?)),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on the database and makes sure that what it saw or wrote counts.
+    fn with<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Database) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let database = self.read();
+        let result = match &*database {
+            Some(database) => work(database),
+            None => return Err(StoreError::Closed),
+        };
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        result.map_err(|error| explain(error, what, &self.path))
+    }
+
+    fn change(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Database) -> sled::Result<()>,
+    ) -> Result<(), StoreError> {
+        let result = self.with(what, work);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+impl Store for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.with("read", |database| database.tree.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        first: &[u8],
+        last: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if first > last {
+            return Ok(());
+        }
+        self.with("read", |database| {
+            let mut range = database.tree.range(first..=last);
+            loop {
+                let next = match order {
+                    Order::Ascending => range.next(),
+                    Order::Descending => range.next_back(),
+                };
+                let Some(pair) = next else { return Ok(()) };
+                let (key, value) = pair?;
+                if visit(&key, &value).is_break() {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for write in writes {
+            match write {
+                Write::Put { key, value } => batch.insert(key, value),
+                Write::Delete { key } => batch.remove(key),
+            }
+        }
+        self.change("write", |database| database.tree.apply_batch(batch))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.change("flush", Database::flush)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // sled holds the file's lock as long as one handle lives.
+        drop(database.take());
+        *database = Some(Database::open(&self.path, self.cache_bytes)?);
+        self.failed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        fs2::available_space(&self.path).map_err(|source| StoreError::Io {
+            what: "ask for free space",
+            source,
+        })
+    }
+}
+
+impl Database {
+    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let tree = loop {
+            match config.open().map_err(|error| explain(error, "open", path)) {
+                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                result => break result?,
+            }
+        };
+        let io_error = |source| StoreError::Io {
+            what: "open",
+            source,
+        };
+        // The names of new files are as durable as their directory.
+        File::open(path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io_error)?;
+        Ok(Self {
+            tree,
+            pages: File::open(path.join("db")).map_err(io_error)?,
+            large_nodes: LargeNodes {
+                directory: path.join("blobs"),
+                synced: Mutex::new(Synced {
+                    at: SystemTime::UNIX_EPOCH,
+                    next: 0,
+                }),
+            },
+        })
+    }
+
+    fn flush(&self) -> sled::Result<()> {
+        self.tree.flush()?;
+        self.large_nodes.sync()?;
+        self.pages.sync_data()?;
+        Ok(())
+    }
+}
+
+impl LargeNodes {
+    /// Syncs the files that came since the last time; most often one look at the directory's date.
+    fn sync(&self) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        if fs::metadata(&self.directory)?.modified()? + COARSE_CLOCK < synced.at {
+            return Ok(());
+        }
+        let first = synced.next;
+        for file in fs::read_dir(&self.directory)? {
+            let file = file?;
+            let Some(place) = file
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u64>().ok())
+            else {
+                continue;
+            };
+            if place < first {
+                continue;
+            }
+            match File::open(file.path()).and_then(|file| file.sync_data()) {
+                Ok(()) => synced.next = synced.next.max(place + 1),
+                // sled has replaced the node since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if synced.next > first {
+            File::open(&self.directory)?.sync_all()?;
+        }
+        synced.at = now;
+        Ok(())
+    }
+}
+
+fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {
+    match error {
+        // sled has no error of its own for a file that somebody else has locked.
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            StoreError::InUse { path: path.into() }
+        }
+        sled::Error::Io(source) => StoreError::Io { what, source },
+        sled::Error::Corruption { at, .. } => StoreError::Corrupt {
+            key: at.map_or_else(|| "unknown".into(), |at| format!("{at:?}")),
+        },
+        other => StoreError::Io {
+            what,
+            source: io::Error::other(other.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_syncs_the_large_nodes_that_came_since_the_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+        let blobs = directory.path().join("blobs");
+        let newest = || {
+            let names = fs::read_dir(&blobs).unwrap();
+            let place = |name: io::Result<fs::DirEntry>| {
+                name.unwrap().file_name().to_str().unwrap().parse().unwrap()
+            };
+            names.map(place).max()
+        };
+        let synced = || {
+            let database = store.read();
+            let synced = database
+                .as_ref()
+                .unwrap()
+                .large_nodes
+                .synced
+                .lock()
+                .unwrap();
+            synced.next.checked_sub(1)
+        };
+        assert_eq!((newest(), synced()), (None, None));
+        for n in 0..5_u8 {
+            let value = vec![n; 200_000];
+            store
+                .commit(vec![Write::Put {
+                    key: vec![n],
+                    value,
+                }])
+                .unwrap();
+            store.flush().unwrap();
+            assert!(synced().is_some());
+            assert_eq!(synced(), newest());
+        }
+    }
+}

@@ -1,0 +1,67 @@
+// A client that follows one room and keeps all that its SDK tells it.
+
+import { WebSocket } from 'ws';
+
+import { until, world } from './world.js';
+
+/** Everything that happened to a client, besides its publications. */
+export function open(Centrifuge, url) {
+  const client = new Centrifuge(url, { websocket: WebSocket, minReconnectDelay: 50 });
+  client.log = { id: null, connecting: [], disconnected: [], errors: [] };
+  client.on('connected', (context) => { client.log.id = context.client; });
+  client.on('connecting', (context) => client.log.connecting.push(context));
+  client.on('disconnected', (context) => client.log.disconnected.push(context));
+  client.on('error', (context) => client.log.errors.push(context.error));
+  return client;
+}
+
+export async function connect(Centrifuge, url) {
+  const client = open(Centrifuge, url);
+  client.connect();
+  await client.ready(10_000);
+  return client;
+}
+
+export class Follower {
+  /** `seen` is written for the judge: joined, delta and reload in the order in which they came. */
+  constructor(client, room, options = {}) {
+    this.room = room;
+    this.seen = [];
+    this.publications = [];
+    this.subscribed = [];
+    this.unsubscribed = [];
+    this.subscription = client.newSubscription(room, { recoverable: true, ...options });
+    this.subscription.on('subscribed', (context) => this.#joined(context));
+    this.subscription.on('publication', (context) => this.#received(context));
+    this.subscription.on('unsubscribed', (context) => this.unsubscribed.push(context));
+  }
+
+  static async join(client, room, options) {
+    const follower = new Follower(client, room, options);
+    follower.subscription.subscribe();
+    await follower.subscription.ready(10_000);
+    return follower;
+  }
+
+  get reloads() {
+    return this.seen.filter(([kind]) => kind === 'reload').length;
+  }
+
+  #joined(context) {
+    this.subscribed.push(context);
+    const at = context.streamPosition?.offset ?? 0;
+    if (!context.wasRecovering) this.seen.push(['joined', at]);
+    else if (!context.recovered) this.seen.push(['reload', at]);
+  }
+
+  #received(context) {
+    this.publications.push(context);
+    if (context.offset) this.seen.push(['delta', context.offset, context.data]);
+  }
+
+  /** Waits for `count` publications and has them judged. */
+  async hasExactly(count) {
+    await until(`${count} publications in ${this.room}`, () => this.publications.length >= count);
+    await world(`check ${this.room} ${JSON.stringify(this.seen)}`);
+  }
+}

@@ -1,0 +1,18 @@
+// node run.js VERSION SCENARIO: ends with 0, or with 1 and the reason on stderr.
+
+import { createRequire } from 'node:module';
+
+import * as scenarios from './scenarios.js';
+import * as faults from './faults.js';
+
+const [version, name] = process.argv.slice(2);
+const packages = { current: 'centrifuge', older: 'centrifuge-old' };
+const { Centrifuge } = createRequire(import.meta.url)(packages[version]);
+
+try {
+  await { ...scenarios, ...faults }[name](Centrifuge);
+  process.exit(0);
+} catch (error) {
+  console.error(error);
+  process.exit(1);
+}

@@ -1,0 +1,31 @@
+"""run.py VERSION SCENARIO: ends with 0, or with 1 and the reason on stderr."""
+
+import asyncio
+import importlib.metadata
+import os
+import sys
+import traceback
+
+import faults
+import scenarios
+
+VERSIONS = {"current": "0.7.0", "older": "0.5.0"}
+
+
+async def main(version, name):
+    installed = importlib.metadata.version("centrifuge-python")
+    assert installed == VERSIONS[version], f"centrifuge-python {installed} is installed"
+    await (getattr(scenarios, name, None) or getattr(faults, name))()
+
+
+if __name__ == "__main__":
+    status = 0
+    try:
+        asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 55))
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread may still be waiting for an answer of the world; it has nothing left to do.
+    os._exit(status)

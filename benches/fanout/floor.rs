@@ -13,12 +13,11 @@ use std::{
 use roomwire::cli::bench::process::allow_sockets;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use crate::PAYLOAD_BYTES;
-
 /// The argument that makes this program the floor.
 pub const MODE: &str = "floor";
 pub const PUBLISHER: u32 = u32::MAX;
-pub const FRAME_BYTES: usize = 4 + PAYLOAD_BYTES;
+/// Bytes of a frame in front of its payload.
+pub const ROOM_BYTES: usize = 4;
 
 const LISTENER: u64 = u64::MAX;
 const MOST_SOCKETS: usize = 15_000;
@@ -50,6 +49,7 @@ enum Role {
 struct Floor {
     epoll: std::os::fd::OwnedFd,
     batching: bool,
+    frame_bytes: usize,
     /// By the number that epoll knows them under; a peer that left leaves its place empty.
     peers: Vec<Option<Peer>>,
     rooms: HashMap<u32, Room>,
@@ -58,8 +58,11 @@ struct Floor {
     buffer: Vec<u8>,
 }
 
-/// Prints its port and serves until it is killed.
-pub fn serve(batching: bool) -> anyhow::Result<()> {
+/// Prints its port and serves until it is killed; `kind` is `batching` or `one-write`, and the size of a payload.
+pub fn serve(kind: &[String]) -> anyhow::Result<()> {
+    let [mode, bytes] = kind else {
+        anyhow::bail!("the floor takes a mode and a size");
+    };
     allow_sockets(MOST_SOCKETS)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -69,7 +72,8 @@ pub fn serve(batching: bool) -> anyhow::Result<()> {
     epoll::add(&epoll, &listener, data, EventFlags::IN)?;
     let mut floor = Floor {
         epoll,
-        batching,
+        batching: mode == "batching",
+        frame_bytes: ROOM_BYTES + bytes.parse::<usize>()?,
         peers: Vec::new(),
         rooms: HashMap::new(),
         bursting: Vec::new(),
@@ -158,17 +162,17 @@ impl Floor {
             return Ok(());
         };
         half_frame.extend_from_slice(bytes);
-        let whole = half_frame.len() - half_frame.len() % FRAME_BYTES;
+        let whole = half_frame.len() - half_frame.len() % self.frame_bytes;
         let rest = half_frame.split_off(whole);
         let frames = std::mem::replace(half_frame, rest);
-        for frame in frames.chunks_exact(FRAME_BYTES) {
+        for frame in frames.chunks_exact(self.frame_bytes) {
             let (room, payload) = frame
                 .split_first_chunk()
                 .expect("a frame begins with a room");
             self.publish(u32::from_be_bytes(*room), payload)?;
         }
         // The publisher has at most a few requests under way: their answers fit into its socket.
-        let answers = vec![b'!'; frames.len() / FRAME_BYTES];
+        let answers = vec![b'!'; frames.len() / self.frame_bytes];
         match &mut self.peers[at] {
             Some(peer) => peer.stream.write_all(&answers),
             None => Ok(()),

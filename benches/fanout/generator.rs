@@ -16,7 +16,10 @@ use rustix::event::{
 };
 
 use crate::{
-    BATCH, Case, Load, PAYLOAD_BYTES, PUBLISHERS, floor::PUBLISHER, servers::Floor, table::Figures,
+    BATCH, Case, FloorKind, Load, PAYLOAD_BYTES, PUBLISHERS,
+    floor::{PUBLISHER, ROOM_BYTES},
+    servers::Floor,
+    table::Figures,
 };
 
 const SETTLE: Duration = Duration::from_secs(1);
@@ -41,6 +44,8 @@ struct Publisher {
 
 struct Generator<'a> {
     case: &'a Case,
+    /// Bytes of a payload.
+    bytes: usize,
     started: Instant,
     end: Duration,
     publishers: Vec<Publisher>,
@@ -53,12 +58,12 @@ struct Generator<'a> {
 }
 
 /// Measures one floor under one load.
-pub fn run(case: &Case, batching: bool, seconds: u64) -> anyhow::Result<Figures> {
+pub fn run(case: &Case, kind: &FloorKind, seconds: u64) -> anyhow::Result<Figures> {
     allow_sockets(case.subscribers + PUBLISHERS)?;
-    let floor = Floor::start(batching)?;
+    let floor = Floor::start(kind)?;
     let process = Watched(floor.pid());
     let memory_before = process.resident_bytes()?;
-    let mut generator = Generator::connect(case, floor.port(), seconds)?;
+    let mut generator = Generator::connect(case, kind, floor.port(), seconds)?;
     thread::sleep(SETTLE);
     let memory = process.resident_bytes()? as f64 - memory_before as f64;
     let bytes_per_connection = memory / case.subscribers as f64;
@@ -89,7 +94,7 @@ pub fn run(case: &Case, batching: bool, seconds: u64) -> anyhow::Result<Figures>
 }
 
 impl<'a> Generator<'a> {
-    fn connect(case: &'a Case, port: u16, seconds: u64) -> anyhow::Result<Self> {
+    fn connect(case: &'a Case, kind: &FloorKind, port: u16, seconds: u64) -> anyhow::Result<Self> {
         let open = |hello: u32| -> anyhow::Result<TcpStream> {
             let mut stream = TcpStream::connect(("127.0.0.1", port))?;
             stream.set_nodelay(true)?;
@@ -124,6 +129,7 @@ impl<'a> Generator<'a> {
             .collect::<Result<_, _>>();
         Ok(Self {
             case,
+            bytes: kind.bytes,
             started: Instant::now(),
             end: Duration::from_secs(seconds),
             publishers: (0..PUBLISHERS).map(publisher).collect::<Result<_, _>>()?,
@@ -152,7 +158,8 @@ impl<'a> Generator<'a> {
         self.started = Instant::now();
         loop {
             let now = self.started.elapsed();
-            let wait = if now < self.end {
+            let over = now >= self.end;
+            let wait = if !over {
                 self.publish_what_is_due(now)?
             } else if self.due > self.delivered {
                 LOST_AFTER
@@ -166,7 +173,7 @@ impl<'a> Generator<'a> {
                 rustix::buffer::spare_capacity(&mut events),
                 Some(&wait),
             )?;
-            if events.is_empty() && self.started.elapsed() > self.end {
+            if events.is_empty() && over {
                 return Ok(());
             }
             for event in &events {
@@ -208,13 +215,13 @@ impl<'a> Generator<'a> {
 
     fn send(&mut self, index: usize, deltas: usize, now: Duration) -> anyhow::Result<()> {
         let publisher = &mut self.publishers[index];
-        let mut frames = Vec::with_capacity(deltas * (4 + PAYLOAD_BYTES));
+        let mut frames = Vec::with_capacity(deltas * (ROOM_BYTES + self.bytes));
         for _ in 0..deltas {
             let turn = (publisher.count % publisher.rooms.len() as u64) as usize;
             publisher.count += 1;
             frames.extend_from_slice(&publisher.rooms[turn].to_be_bytes());
             frames.extend_from_slice(&(now.as_nanos() as u64).to_be_bytes());
-            frames.resize(frames.len() + PAYLOAD_BYTES - 8, b'x');
+            frames.resize(frames.len() + self.bytes - 8, b'x');
         }
         publisher.unanswered += deltas;
         self.due += (deltas * self.case.subscribers / self.case.rooms) as u64;
@@ -236,7 +243,7 @@ impl<'a> Generator<'a> {
         let read = subscriber.stream.read(&mut self.buffer[kept..])?;
         ensure!(read > 0, "the floor hung up");
         let now = self.started.elapsed();
-        let payloads = self.buffer[..kept + read].chunks_exact(PAYLOAD_BYTES);
+        let payloads = self.buffer[..kept + read].chunks_exact(self.bytes);
         subscriber.half.clear();
         subscriber.half.extend_from_slice(payloads.remainder());
         for payload in payloads {

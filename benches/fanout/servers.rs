@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::floor;
+use crate::{FloorKind, floor};
 
 /// The core that a server has to itself.
 pub const SERVER_CORE: &str = "0";
@@ -112,11 +112,19 @@ pub struct Floor {
 
 impl Floor {
     /// Starts this program in its other mode.
-    pub fn start(batching: bool) -> anyhow::Result<Self> {
+    pub fn start(kind: &FloorKind) -> anyhow::Result<Self> {
         let program = env::current_exe()?;
         let mut command = pinned(&program.to_string_lossy());
         command
-            .args([floor::MODE, if batching { "batching" } else { "one-write" }])
+            .args([
+                floor::MODE,
+                if kind.batching {
+                    "batching"
+                } else {
+                    "one-write"
+                },
+            ])
+            .arg(kind.bytes.to_string())
             .stdout(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let mut line = String::new();

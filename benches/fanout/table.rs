@@ -44,7 +44,7 @@ pub fn print(case: &Case, rows: &[Row]) {
     };
     println!("\n{}", case.name);
     println!(
-        "  {:<18}{:>12}{:>12}{:>14}{:>10}{:>10}{:>14}",
+        "  {:<24}{:>12}{:>12}{:>14}{:>10}{:>10}{:>14}",
         "", "CPU s/M", "roomwire is", "deliveries/s", "p50 ms", "p99 ms", "B/connection"
     );
     let roomwire = rows.last().and_then(|row| row.median(|round| round.cost));
@@ -52,7 +52,7 @@ pub fn print(case: &Case, rows: &[Row]) {
         let cost = row.median(|round| round.cost);
         let ratio = roomwire.zip(cost).map(|(ours, theirs)| ours / theirs);
         println!(
-            "  {:<18}{:>12}{:>12}{:>14}{:>10}{:>10}{:>14}",
+            "  {:<24}{:>12}{:>12}{:>14}{:>10}{:>10}{:>14}",
             row.name,
             text(cost, 3),
             ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2} x")),

@@ -78,7 +78,7 @@ impl Subscriber {
 
     async fn listen(&mut self) -> Result<std::convert::Infallible, SocketError> {
         let Shared { tally, scanner, .. } = &*self.shared;
-        // Taken anew for every read, so its room is used again.
+        // Emptied after every read, and kept: a delivery must not cost an allocation.
         let mut stamps: Vec<Stamp> = Vec::new();
         loop {
             let mut pinged = false;

@@ -99,6 +99,11 @@ struct CaughtUp {
     offset: u64,
 }
 
+/// The rooms are still behind the position that a client waits for.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Behind(SubId);
+
 /// A page was read from history, or could not be.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -179,9 +184,7 @@ impl Room {
             let reached = dispatched.wait_for(|&upto| upto >= offset);
             match tokio::time::timeout(CATCH_UP, reached).await {
                 Ok(Ok(_)) => addr.do_send(CaughtUp { sub, offset }),
-                // The pipeline has ended or is far behind: the server is going down or in trouble, and the
-                // client's own reply time-out brings it back.
-                _ => warn!(offset, "the rooms are behind the log"),
+                _ => addr.do_send(Behind(sub)),
             }
         };
         ctx.spawn(caught_up.into_actor(self));
@@ -225,6 +228,15 @@ impl Room {
             ops,
             done,
         });
+    }
+
+    fn hold_if_congested(&self, ctx: &mut Context<Self>) {
+        if self.sequence.is_congested() {
+            ctx.wait(Congested(RoomRef {
+                key: self.key,
+                addr: ctx.address(),
+            }));
+        }
     }
 
     fn consider_retiring(&mut self, ctx: &mut Context<Self>) {
@@ -354,20 +366,16 @@ impl Handler<Deltas> for Room {
 
     fn handle(&mut self, Deltas(deltas): Deltas, ctx: &mut Self::Context) {
         self.sequence.deltas(&deltas);
-        if self.sequence.is_congested() {
-            ctx.wait(Congested(RoomRef {
-                key: self.key,
-                addr: ctx.address(),
-            }));
-        }
+        self.hold_if_congested(ctx);
     }
 }
 
 impl Handler<Ephemeral> for Room {
     type Result = ();
 
-    fn handle(&mut self, Ephemeral { data, info }: Ephemeral, _: &mut Self::Context) {
+    fn handle(&mut self, Ephemeral { data, info }: Ephemeral, ctx: &mut Self::Context) {
         self.sequence.ephemeral(&data, &info);
+        self.hold_if_congested(ctx);
     }
 }
 
@@ -388,6 +396,15 @@ impl Handler<CaughtUp> for Room {
     }
 }
 
+impl Handler<Behind> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Behind(sub): Behind, _: &mut Self::Context) {
+        warn!(room.name = %self.name, "the rooms are far behind the log");
+        self.sequence.failed(sub);
+    }
+}
+
 impl Handler<PageCame> for Room {
     type Result = ();
 
@@ -403,12 +420,12 @@ impl Handler<PageCame> for Room {
             }
             Ok(Err(error)) => {
                 error!(room.name = %self.name, %error, "history can't be read");
-                self.sequence.page_failed(sub);
+                self.sequence.failed(sub);
                 None
             }
             Err(error) => {
                 error!(room.name = %self.name, %error, "reading history failed");
-                self.sequence.page_failed(sub);
+                self.sequence.failed(sub);
                 None
             }
         };

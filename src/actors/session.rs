@@ -57,7 +57,6 @@ pub struct Session {
     /// Wakes the transport when nothing is held up any more.
     reader: Option<Waker>,
     closing: Option<Closing>,
-    span: Span,
     /// The session's place on this server, given back at its end.
     _admission: Admission,
 }
@@ -90,7 +89,6 @@ impl Session {
             held_up: 0,
             reader: None,
             closing: None,
-            span: info_span!("session", client = %client, transport = transport.name()),
             _admission: admission,
         }
     }
@@ -113,8 +111,7 @@ impl Session {
 
     /// Handles one frame of the client.
     pub fn receive(&mut self, frame: &[u8], ctx: &mut Context<Self>) {
-        let span = self.span.clone();
-        let _in_span = span.enter();
+        let _in_span = self.span().entered();
         let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
         self.core
             .receive(frame, &self.services.namespaces, &mut replies, &mut effects);
@@ -151,6 +148,12 @@ impl Session {
     /// For the log and the metrics: who ended the session. The first reason counts.
     pub fn closing(&mut self, closing: Closing) {
         self.closing.get_or_insert(closing);
+    }
+
+    /// What a session does is logged under its client. Made anew each time: a span that is kept costs an idle session
+    /// more than its socket does.
+    fn span(&self) -> Span {
+        info_span!("session", client = %self.core.info().id, transport = self.transport.name())
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -327,7 +330,7 @@ impl Session {
             Ok::<(u64, Vec<Delta>), StoreError>((newest, deltas))
         });
         ctx.spawn(read.into_actor(self).map(move |read, session, _| {
-            let _in_span = session.span.clone().entered();
+            let _in_span = session.span().entered();
             match read {
                 Ok(Ok((offset, deltas))) => {
                     let publications = deltas.iter().map(Publication::from).collect();
@@ -438,7 +441,7 @@ impl Actor for Session {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        let _in_span = self.span.clone().entered();
+        let _in_span = self.span().entered();
         self.hub.close(self.id);
         if let Some(slot) = self.slot.take() {
             self.hub.stop_pinging(self.id, slot);

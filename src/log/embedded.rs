@@ -121,3 +121,149 @@ impl State {
 fn weight(record: &Record) -> usize {
     record.body.len() + record.info.len() + record.id.len() + record.room.as_str().len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::RoomName;
+    use bytes::Bytes;
+    use std::{sync::Arc, thread};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn log(records: usize, bytes: usize) -> EmbeddedLog {
+        EmbeddedLog::new(1, QueueBounds { records, bytes })
+    }
+
+    fn record(sequence: u64, body_bytes: usize) -> Record {
+        Record {
+            room: RoomName::new("a").unwrap(),
+            body: Bytes::from(vec![b'0'; body_bytes]),
+            id: "".into(),
+            keyed: false,
+            stamped: 0,
+            info: Bytes::new(),
+            producer: 1,
+            sequence,
+        }
+    }
+
+    fn sequences(next: Next) -> Vec<(u64, u64)> {
+        let Next::Batch(batch) = next else {
+            panic!("expected a batch, got {next:?}");
+        };
+        batch
+            .iter()
+            .map(|ordered| (ordered.offset, ordered.record.sequence))
+            .collect()
+    }
+
+    #[test]
+    fn everything_that_waits_is_one_batch_numbered_in_order() {
+        let log = EmbeddedLog::new(
+            41,
+            QueueBounds {
+                records: 9,
+                bytes: 999,
+            },
+        );
+        log.publish(vec![record(1, 1), record(2, 1)]).unwrap();
+        log.publish(vec![record(3, 1)]).unwrap();
+        assert_eq!(sequences(log.next(LONG)), [(41, 1), (42, 2), (43, 3)]);
+        assert!(matches!(log.next(Duration::ZERO), Next::Idle));
+    }
+
+    #[test]
+    fn a_full_queue_takes_all_of_a_call_or_nothing() {
+        let log = log(3, 100);
+        log.publish(vec![record(1, 1), record(2, 1)]).unwrap();
+        assert_eq!(
+            log.publish(vec![record(3, 1), record(4, 1)]),
+            Err(NotTaken::Full)
+        );
+        assert_eq!(
+            log.publish(vec![record(3, 98)]),
+            Err(NotTaken::Full),
+            "bytes count too"
+        );
+        log.publish(vec![record(3, 1)]).unwrap();
+        assert_eq!(sequences(log.next(LONG)), [(1, 1), (2, 2), (3, 3)]);
+        log.publish(vec![record(4, 99)]).unwrap();
+        assert_eq!(
+            sequences(log.next(LONG)),
+            [(4, 4)],
+            "what was read makes room"
+        );
+    }
+
+    #[test]
+    fn batches_are_bounded_in_records_and_in_bytes() {
+        let log = log(9_999, usize::MAX);
+        log.publish((1..=1_500).map(|n| record(n, 1)).collect())
+            .unwrap();
+        assert_eq!(sequences(log.next(LONG)).len(), MAX_BATCH_RECORDS);
+        assert_eq!(sequences(log.next(LONG)).len(), 1_500 - MAX_BATCH_RECORDS);
+        log.publish(vec![record(1, 1), record(2, MAX_BATCH_BYTES), record(3, 1)])
+            .unwrap();
+        for sequence in 1..=3 {
+            assert_eq!(sequences(log.next(LONG)).len(), 1, "record {sequence}");
+        }
+    }
+
+    #[test]
+    fn a_closed_log_hands_out_what_it_took_and_then_ends() {
+        let log = log(9, 99);
+        log.publish(vec![record(1, 1)]).unwrap();
+        log.close();
+        assert_eq!(log.publish(vec![record(2, 1)]), Err(NotTaken::Closed));
+        assert_eq!(sequences(log.next(LONG)), [(1, 1)]);
+        assert!(matches!(log.next(LONG), Next::Closed));
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_woken_by_a_record_and_by_the_end() {
+        let log = Arc::new(log(9, 99));
+        let reader = {
+            let log = log.clone();
+            thread::spawn(move || (sequences(log.next(LONG)), log.next(LONG)))
+        };
+        log.publish(vec![record(1, 1)]).unwrap();
+        log.close();
+        let (batch, end) = reader.join().unwrap();
+        assert_eq!(batch, [(1, 1)]);
+        assert!(matches!(end, Next::Closed));
+    }
+
+    #[test]
+    fn each_threads_records_keep_their_order_and_no_number_is_given_twice() {
+        let log = Arc::new(log(9_999, usize::MAX));
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    for n in 1..=500 {
+                        log.publish(vec![record(n, 1)]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap());
+        log.close();
+        let mut offsets = Vec::new();
+        let mut seen = vec![0; 501];
+        while let Next::Batch(batch) = log.next(LONG) {
+            for ordered in batch {
+                offsets.push(ordered.offset);
+                let sequence = ordered.record.sequence as usize;
+                seen[sequence] += 1;
+                assert!(
+                    sequence == 1 || seen[sequence] <= seen[sequence - 1],
+                    "overtaken"
+                );
+            }
+        }
+        assert!(offsets.iter().copied().eq(1..=2_000));
+    }
+}

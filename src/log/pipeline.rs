@@ -64,10 +64,17 @@ pub struct Parts {
 pub struct Pipeline {
     parts: Parts,
     positions: Positions,
-    /// When to try to open the database again, after a failed write.
-    reopen_at: Option<u64>,
+    /// Set from a failed write until the database is open again.
+    failure: Option<Failure>,
     /// So that a full disk is reported once, not once a batch.
     full: bool,
+}
+
+struct Failure {
+    /// When to try to open the database again.
+    retry_at: u64,
+    /// So that a database that stays closed is reported once.
+    reported: bool,
 }
 
 /// The senders of [`Watched`].
@@ -107,7 +114,7 @@ impl Pipeline {
                 durable: watch::Sender::new(checkpoint),
                 dispatched: watch::Sender::new(checkpoint),
             },
-            reopen_at: None,
+            failure: None,
             full: false,
         }
     }
@@ -143,13 +150,17 @@ impl Pipeline {
     }
 
     fn run(mut self) {
+        let mut wait = IDLE;
         loop {
-            match self.parts.log.next(IDLE) {
+            match self.parts.log.next(wait) {
                 Next::Batch(batch) => self.take(batch, wall_clock_ms()),
                 Next::Idle => {}
                 Next::Closed => return,
             }
-            self.tend(wall_clock_ms());
+            wait = match self.tend(wall_clock_ms()) {
+                true => Duration::ZERO,
+                false => IDLE,
+            };
         }
     }
 
@@ -170,13 +181,13 @@ impl Pipeline {
     /// batch ends here.
     pub fn commit(&mut self, batch: Vec<Ordered>, now: u64) -> Option<Committed> {
         let sources: Vec<_> = batch.iter().map(Source::of).collect();
-        if !self.reopened(now) {
-            let why = Refusal::Reopening;
-            self.refuse(sources, PublishError::NotTaken { why });
-            return None;
-        }
         if !self.has_space() {
             self.refuse(sources, PublishError::NoSpace);
+            return None;
+        }
+        if !self.is_open(now) {
+            let why = Refusal::Reopening;
+            self.refuse(sources, PublishError::NotTaken { why });
             return None;
         }
         let rules = &*self.parts.rules;
@@ -248,13 +259,18 @@ impl Pipeline {
     }
 
     /// Does what is due between two batches: opens a failed database again, trims what is too old.
-    pub fn tend(&mut self, now: u64) {
+    /// True if there may be more to trim.
+    pub fn tend(&mut self, now: u64) -> bool {
         // A full disk keeps what it has: trimming, too, has to write.
-        if self.reopened(now)
-            && self.has_space()
-            && let Err(error) = self.parts.writer.expire(now, &*self.parts.rules)
-        {
-            self.fail(&error, now);
+        if !self.is_open(now) || !self.has_space() {
+            return false;
+        }
+        match self.parts.writer.expire(now, &*self.parts.rules) {
+            Ok(more) => more,
+            Err(error) => {
+                self.fail(&error, now);
+                false
+            }
         }
     }
 
@@ -266,16 +282,20 @@ impl Pipeline {
 
     fn fail(&mut self, error: &StoreError, now: u64) {
         tracing::error!(%error, "the database failed and is opened again");
-        self.reopen_at = Some(now);
+        self.failure = Some(Failure {
+            retry_at: now,
+            reported: false,
+        });
     }
 
     /// Whether the database can be written, which after a failure takes a successful attempt to
     /// open it again.
-    fn reopened(&mut self, now: u64) -> bool {
-        match self.reopen_at {
-            None => return true,
-            Some(at) if now < at => return false,
-            Some(_) => {}
+    fn is_open(&mut self, now: u64) -> bool {
+        let Some(failure) = &mut self.failure else {
+            return true;
+        };
+        if now < failure.retry_at {
+            return false;
         }
         match self.parts.writer.reopen() {
             Ok(reopened) => {
@@ -284,7 +304,7 @@ impl Pipeline {
                     lost = reopened.lost,
                     "the database is open again"
                 );
-                self.reopen_at = None;
+                self.failure = None;
                 self.positions.durable.send_replace(reopened.checkpoint);
                 if reopened.lost || reopened.checkpoint != *self.positions.dispatched.borrow() {
                     self.parts.dispatch.reset();
@@ -293,8 +313,11 @@ impl Pipeline {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "the database could not be opened again");
-                self.reopen_at = Some(now + REOPEN_INTERVAL_MS);
+                if !failure.reported {
+                    tracing::error!(%error, "the database could not be opened again yet");
+                    failure.reported = true;
+                }
+                failure.retry_at = now + REOPEN_INTERVAL_MS;
                 false
             }
         }

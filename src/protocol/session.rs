@@ -289,6 +289,9 @@ impl Session {
         }
         let number = self.next_number;
         self.next_number += 1;
+        // Most sessions follow one room, and a vector that grows starts with more.
+        self.subscriptions
+            .reserve_exact(usize::from(self.subscriptions.is_empty()));
         self.subscriptions.push(Subscription {
             room: room.clone(),
             number,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    layout::{self, Entry, HeadRecord},
+    layout::{self, Entry, FirstSeen, HeadRecord},
     store::{Order, Store, StoreError},
 };
 use crate::delta::{Delta, Epoch, RoomName};
@@ -190,6 +190,14 @@ impl Shared {
             Some(record) => HeadRecord::decode(&key, &record),
             None => Ok(HeadRecord::default()),
         }
+    }
+
+    /// The delta that came first with the idempotency key of `key`, a `k` key.
+    pub fn first_seen(&self, key: &[u8]) -> Result<Option<FirstSeen>, StoreError> {
+        let record = self.store.get(key)?;
+        record
+            .map(|record| FirstSeen::decode(key, &record))
+            .transpose()
     }
 
     /// Visits the offsets and entries from `first` to `last`.

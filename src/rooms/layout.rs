@@ -319,3 +319,59 @@ impl<'k, 'r> Fields<'k, 'r> {
         self.take(length as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn room(name: &str) -> RoomName {
+        RoomName::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_room_whose_name_begins_with_anothers_lies_apart_from_it() {
+        let (short, long) = (room("a"), room("aa"));
+        let all_of = |room| entry_key(room, 0)..=entry_key(room, u64::MAX);
+        assert!(!all_of(&short).contains(&entry_key(&long, 7)));
+        assert!(!all_of(&long).contains(&entry_key(&short, 7)));
+    }
+
+    #[test]
+    fn a_damaged_record_names_its_key() {
+        let error = HeadRecord::decode(&head_key(&room("a")), b"\x01short").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the database is damaged at key ra; restore a backup, or start with an empty \
+             data directory"
+        );
+        assert!(Checkpoint::decode(b"\x02another version").is_err());
+        assert!(expiring_room(b"x\0\0\0\0\0\0\0\x01two words").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn entries_sort_by_offset_and_expiries_by_time(a: u64, b: u64) {
+            let room = room("a");
+            prop_assert_eq!(a.cmp(&b), entry_key(&room, a).cmp(&entry_key(&room, b)));
+            prop_assert_eq!(entry_offset(&entry_key(&room, a)).unwrap(), a);
+            prop_assert_eq!(a.cmp(&b), expiry_key(a, &room).cmp(&expiry_key(b, &room)));
+            prop_assert_eq!(expiring_room(&expiry_key(a, &room)).unwrap(), (a, room));
+        }
+
+        #[test]
+        fn an_entry_is_read_as_it_was_written_and_its_torn_start_never(
+            time: u64,
+            keyed: bool,
+            id in ".{0,40}",
+            info in prop::collection::vec(any::<u8>(), 0..40),
+            data in prop::collection::vec(any::<u8>(), 0..40),
+            cut in 0_usize..18,
+        ) {
+            let entry = Entry { time, keyed, id: &id, info: &info, data: &data };
+            let record = entry.encode();
+            prop_assert_eq!(Entry::decode(b"h", &record).unwrap(), entry);
+            prop_assert!(Entry::decode(b"h", &record[..cut]).is_err());
+        }
+    }
+}

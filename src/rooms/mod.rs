@@ -2,12 +2,14 @@
 //!
 //! [`sequence`] is one room as its subscribers see it, [`fanout`] one worker's table of wires. [`history`] is what all
 //! others read, [`writer`] the only one that writes. Both stand on [`store`], a small ordered key-value seam, and on
-//! [`layout`], which names every key and record. [`retention`] and [`dedup`] decide; they know no store and no clock.
+//! `layout`, which names every key and record. [`retention`] and [`dedup`] decide; they know no store and no clock.
 
 pub mod dedup;
+mod expiry;
 pub mod fanout;
 pub mod history;
-pub mod layout;
+mod identity;
+mod layout;
 pub mod retention;
 pub mod sequence;
 pub mod store;

@@ -41,3 +41,68 @@ impl Retention {
         time.saturating_add(self.ttl_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(size: u64, bytes: u64) -> Retention {
+        Retention {
+            size,
+            ttl_ms: 60_000,
+            bytes,
+        }
+    }
+
+    /// Trims the oldest of `weights` until the rest fits.
+    fn kept(rules: Retention, weights: &[u64]) -> &[u64] {
+        let mut held = Held::default();
+        weights.iter().for_each(|&bytes| held.add(bytes));
+        let mut rest = weights;
+        while rules.overfilled(held) {
+            held.remove(rest[0]);
+            rest = &rest[1..];
+        }
+        rest
+    }
+
+    #[test]
+    fn the_bound_reached_first_trims() {
+        assert_eq!(kept(rules(2, 100), &[1, 1, 1]), [1, 1]);
+        assert_eq!(kept(rules(9, 100), &[50, 50, 50]), [50, 50]);
+    }
+
+    #[test]
+    fn a_delta_larger_than_its_room_stays_until_the_next_one_comes() {
+        assert_eq!(kept(rules(9, 100), &[1, 500]), [500]);
+        assert_eq!(kept(rules(9, 100), &[500, 1]), [1]);
+    }
+
+    #[test]
+    fn a_ttl_beyond_the_end_of_time_never_expires() {
+        let forever = Retention {
+            ttl_ms: u64::MAX,
+            ..rules(1, 1)
+        };
+        assert_eq!(forever.expiry(1_000), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn the_rest_fits_and_one_more_would_not(
+            weights in prop::collection::vec(1_u64..200, 1..40),
+            size in 1_u64..20,
+            bytes in 1_u64..1_000,
+        ) {
+            let fits = |rest: &[u64]| {
+                rest.len() as u64 <= size && (rest.len() == 1 || rest.iter().sum::<u64>() <= bytes)
+            };
+            let rest = kept(rules(size, bytes), &weights);
+            prop_assert!(fits(rest));
+            if rest.len() < weights.len() {
+                prop_assert!(!fits(&weights[weights.len() - rest.len() - 1..]));
+            }
+        }
+    }
+}

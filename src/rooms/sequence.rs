@@ -116,8 +116,8 @@ enum Phase {
     /// Between two others, within one step.
     Joining,
     /// Behind a position that the room has not come to yet.
-    Waiting(Replay),
-    Replaying(Replay),
+    Waiting(Box<Replay>),
+    Replaying(Box<Replay>),
     Live,
 }
 
@@ -135,7 +135,7 @@ struct Replay {
 struct Subscriber {
     hub: HubId,
     phase: Phase,
-    info: Option<ClientInfo>,
+    info: Option<Box<ClientInfo>>,
 }
 
 /// What goes to one hub.
@@ -259,7 +259,7 @@ impl Sequence {
             Subscriber {
                 hub,
                 phase: Phase::Joining,
-                info: join.info,
+                info: join.info.map(Box::new),
             },
         );
         let Some(recover) = join.recover else {
@@ -267,15 +267,15 @@ impl Sequence {
             self.attach(sub, frame, join.join_leave);
             return None;
         };
-        let replay = Replay {
+        let replay = Box::new(Replay {
             cursor: recover.offset,
             unanswered: Some(join.command),
             must_recover: join.must_recover,
             join_leave: join.join_leave,
-        };
+        });
         let epoch_fits = recover.epoch.is_empty() || *recover.epoch == *self.epoch;
         if !epoch_fits {
-            self.lost(sub, replay);
+            self.lost(sub, *replay);
         } else if recover.offset == self.position {
             self.tally.replay_hits += 1;
             let frame = self.subscribed(join.command, Some(recover.offset), &[]);
@@ -307,7 +307,7 @@ impl Sequence {
         if let Some(Phase::Waiting(_)) = self.phase(sub)
             && let Some(Phase::Waiting(replay)) = self.set_phase(sub, Phase::Joining)
         {
-            self.lost(sub, replay);
+            self.lost(sub, *replay);
         }
     }
 
@@ -374,18 +374,18 @@ impl Sequence {
         None
     }
 
-    /// History can't be read now; the client is told to come back.
-    pub fn page_failed(&mut self, sub: SubId) {
-        match self.phase(sub) {
-            Some(Phase::Replaying(Replay {
-                unanswered: Some(command),
-                ..
-            })) => {
-                let frame = reply::reply_frame(*command, &Outcome::Error(ErrorCode::INTERNAL));
-                self.end(sub, frame);
+    /// What was waited for can't be had now. A client that has no answer yet gets a temporary error and tries again;
+    /// one in the middle of its replay is told to come back.
+    pub fn failed(&mut self, sub: SubId) {
+        let Some(Phase::Waiting(replay) | Phase::Replaying(replay)) = self.phase(sub) else {
+            return;
+        };
+        match replay.unanswered {
+            Some(command) => {
+                let error = Outcome::Error(ErrorCode::INTERNAL);
+                self.end(sub, reply::reply_frame(command, &error));
             }
-            Some(Phase::Replaying(_)) => self.overtaken(sub),
-            _ => {}
+            None => self.overtaken(sub),
         }
     }
 
@@ -415,7 +415,7 @@ impl Sequence {
         let present: Vec<&ClientInfo> = self
             .subscribers
             .values()
-            .filter_map(|s| s.info.as_ref())
+            .filter_map(|s| s.info.as_deref())
             .collect();
         let frame = presence_frame(command, present, stats);
         let lane = self.lanes.entry(hub).or_default();
@@ -446,7 +446,7 @@ impl Sequence {
         }
     }
 
-    fn start_replay(&mut self, sub: SubId, replay: Replay) {
+    fn start_replay(&mut self, sub: SubId, replay: Box<Replay>) {
         if self.replaying == 0 {
             self.tail_start = self.position;
         }
@@ -496,7 +496,7 @@ impl Sequence {
         };
         self.end_replay();
         if replay.unanswered.is_some() {
-            self.lost(sub, replay);
+            self.lost(sub, *replay);
         } else {
             let frame = reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE);
             self.end(sub, frame);

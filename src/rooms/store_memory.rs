@@ -49,9 +49,11 @@ impl MemoryStore {
         self.lock().unflushed.len()
     }
 
-    /// Loses all commits since the last flush but the first `survive`.
+    /// Loses all commits since the last flush but the first `survive`, and any fault still to come.
     pub fn crash(&self, survive: usize) {
-        self.lock().crash(survive);
+        let mut state = self.lock();
+        state.crash(survive);
+        state.fault = None;
     }
 
     pub fn inject(&self, fault: Fault) {

@@ -8,7 +8,8 @@ use std::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::store::{Order, Store, StoreError, Visit, Write};
@@ -45,6 +46,11 @@ struct Synced {
     /// Beyond every file that was synced.
     next: u64,
 }
+
+/// sled's own threads may hold the lock for a moment after its last handle is gone, and so may a
+/// process that is just being replaced.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// File systems date a change by a clock that ticks every few milliseconds.
 const COARSE_CLOCK: Duration = Duration::from_millis(50);
@@ -164,13 +170,20 @@ impl Store for SledStore {
 
 impl Database {
     fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let tree = sled::Config::new()
+        let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
             .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| explain(error, "open", path))?;
+            .flush_every_ms(None);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let tree = loop {
+            match config.open().map_err(|error| explain(error, "open", path)) {
+                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                result => break result?,
+            }
+        };
         let io_error = |source| StoreError::Io {
             what: "open",
             source,
@@ -250,5 +263,48 @@ fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {
             what,
             source: io::Error::other(other.to_string()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_syncs_the_large_nodes_that_came_since_the_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+        let blobs = directory.path().join("blobs");
+        let newest = || {
+            let names = fs::read_dir(&blobs).unwrap();
+            let place = |name: io::Result<fs::DirEntry>| {
+                name.unwrap().file_name().to_str().unwrap().parse().unwrap()
+            };
+            names.map(place).max()
+        };
+        let synced = || {
+            let database = store.read();
+            let synced = database
+                .as_ref()
+                .unwrap()
+                .large_nodes
+                .synced
+                .lock()
+                .unwrap();
+            synced.next.checked_sub(1)
+        };
+        assert_eq!((newest(), synced()), (None, None));
+        for n in 0..5_u8 {
+            let value = vec![n; 200_000];
+            store
+                .commit(vec![Write::Put {
+                    key: vec![n],
+                    value,
+                }])
+                .unwrap();
+            store.flush().unwrap();
+            assert!(synced().is_some());
+            assert_eq!(synced(), newest());
+        }
     }
 }

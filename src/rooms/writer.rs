@@ -9,23 +9,18 @@ use std::{
     },
 };
 
-use uuid::Uuid;
-
 use super::{
     dedup::Window,
     history::{History, Shared},
+    identity,
     layout::{self, Checkpoint, Entry, FirstSeen, HeadRecord},
     retention::Retention,
     store::{Order, Store, StoreError, Write},
 };
 use crate::{
-    delta::{Delta, Epoch, RoomName},
+    delta::{Delta, RoomName},
     log::{Ordered, Record},
 };
-
-/// Rooms, deltas and keys that one [`HistoryWriter::expire`] looks at: more than a batch can add,
-/// so that expiry keeps up, and few enough not to be felt as a pause.
-const MAX_EXPIRED: usize = 1_024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistorySettings {
@@ -55,15 +50,15 @@ pub struct Reopened {
 
 /// Writes all histories. There is one for a store; it lives where the log is read.
 pub struct HistoryWriter {
-    shared: Arc<Shared>,
-    window: Window,
-    checkpoint: Checkpoint,
+    pub(super) shared: Arc<Shared>,
+    pub(super) window: Window,
+    pub(super) checkpoint: Checkpoint,
 }
 
 impl HistoryWriter {
     /// Opens the histories in `store`, making them if it is empty. What it finds counts as durable.
     pub fn open(store: Arc<dyn Store>, settings: HistorySettings) -> Result<Self, StoreError> {
-        let (epoch, checkpoint) = load(&*store)?;
+        let (epoch, checkpoint) = identity::load(&*store)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 store,
@@ -149,28 +144,11 @@ impl HistoryWriter {
         Ok(self.checkpoint.offset)
     }
 
-    /// Trims deltas that are too old at `now` (ms since the Unix epoch), and forgets idempotency
-    /// keys whose window has passed in log time; a bounded number of both. True if there may be
-    /// more to do.
-    pub fn expire(
-        &mut self,
-        now: u64,
-        rules: impl Fn(&RoomName) -> Retention,
-    ) -> Result<bool, StoreError> {
-        let mut writes = Vec::new();
-        let more_deltas = self.expire_deltas(now, rules, &mut writes)?;
-        let more_keys = self.forget_keys(&mut writes)?;
-        if !writes.is_empty() {
-            self.shared.store.commit(writes)?;
-        }
-        Ok(more_deltas || more_keys)
-    }
-
     /// Opens the store again after a failed write and goes on from what it really holds.
     pub fn reopen(&mut self) -> Result<Reopened, StoreError> {
         let store = &*self.shared.store;
         store.reopen()?;
-        let (mut epoch, checkpoint) = load(store)?;
+        let (mut epoch, checkpoint) = identity::load(store)?;
         let mut known = self
             .shared
             .epoch
@@ -179,8 +157,8 @@ impl HistoryWriter {
         let lost =
             epoch != *known || checkpoint.offset < self.shared.durable.load(Ordering::Acquire);
         if lost && epoch == *known {
-            epoch = new_epoch();
-            store.commit(vec![put_epoch(&epoch)])?;
+            epoch = identity::new_epoch();
+            store.commit(vec![identity::put_epoch(&epoch)])?;
             store.flush()?;
         }
         *known = epoch;
@@ -272,135 +250,9 @@ impl HistoryWriter {
         writes.push(put(layout::head_key(room), head.encode()));
         Ok(())
     }
-
-    fn expire_deltas(
-        &self,
-        now: u64,
-        rules: impl Fn(&RoomName) -> Retention,
-        writes: &mut Vec<Write>,
-    ) -> Result<bool, StoreError> {
-        let (first, last) = layout::expiry_range(now);
-        let due = self.shared.keys(&first, &last)?;
-        let mut budget = MAX_EXPIRED;
-        for key in &due {
-            let (_, room) = layout::expiring_room(key)?;
-            let rules = rules(&room);
-            let mut head = self.shared.head(&room)?;
-            let mut oldest_kept = None;
-            let stored = (head.floor + 1, u64::MAX);
-            self.shared
-                .visit(&room, stored, Order::Ascending, |offset, entry| {
-                    if rules.expiry(entry.time) > now || budget == 0 {
-                        oldest_kept = Some(entry.time);
-                        return ControlFlow::Break(());
-                    }
-                    budget -= 1;
-                    writes.push(trim(&room, &mut head, offset, &entry));
-                    ControlFlow::Continue(())
-                })?;
-            writes.push(Write::Delete { key: key.clone() });
-            head.expiry = 0;
-            if let Some(time) = oldest_kept {
-                index(&room, &mut head, rules.expiry(time), writes);
-            }
-            writes.push(put(layout::head_key(&room), head.encode()));
-            if budget == 0 {
-                return Ok(true);
-            }
-        }
-        Ok(due.len() == MAX_EXPIRED)
-    }
-
-    fn forget_keys(&self, writes: &mut Vec<Write>) -> Result<bool, StoreError> {
-        let (first, last) = layout::seen_before_range(self.window.start(self.checkpoint.clock));
-        let outdated = self.shared.keys(&first, &last)?;
-        let more = outdated.len() == MAX_EXPIRED;
-        for key in outdated {
-            if let Some(seen_key) = self.shared.store.get(&key)? {
-                // Seen anew behind its window, the key belongs to a later delta.
-                if self.shared.first_seen(&seen_key)? == Some(layout::seen_at(&key)?) {
-                    writes.push(Write::Delete { key: seen_key });
-                }
-            }
-            writes.push(Write::Delete { key });
-        }
-        Ok(more)
-    }
 }
 
-impl Shared {
-    fn first_seen(&self, key: &[u8]) -> Result<Option<FirstSeen>, StoreError> {
-        let record = self.store.get(key)?;
-        record
-            .map(|record| FirstSeen::decode(key, &record))
-            .transpose()
-    }
-
-    /// The first [`MAX_EXPIRED`] keys of a range.
-    fn keys(&self, first: &[u8], last: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys = Vec::new();
-        self.store
-            .scan(first, last, Order::Ascending, &mut |key, _| {
-                keys.push(key.to_vec());
-                match keys.len() {
-                    MAX_EXPIRED => ControlFlow::Break(()),
-                    _ => ControlFlow::Continue(()),
-                }
-            })?;
-        Ok(keys)
-    }
-}
-
-/// Reads the log's identity and how far it is applied; makes both in an empty store.
-fn load(store: &dyn Store) -> Result<(Epoch, Checkpoint), StoreError> {
-    let Some(format) = store.get(layout::FORMAT_KEY)? else {
-        return create(store);
-    };
-    let found = layout::decode_format(&format)?;
-    if found > layout::FORMAT {
-        return Err(StoreError::NewerFormat {
-            found,
-            known: layout::FORMAT,
-        });
-    }
-    let epoch = store
-        .get(layout::EPOCH_KEY)?
-        .and_then(|epoch| String::from_utf8(epoch).ok());
-    let epoch = epoch.ok_or_else(|| layout::corrupt(layout::EPOCH_KEY))?;
-    let checkpoint = match store.get(layout::CHECKPOINT_KEY)? {
-        Some(record) => Checkpoint::decode(&record)?,
-        None => Checkpoint::default(),
-    };
-    Ok((epoch.into(), checkpoint))
-}
-
-fn create(store: &dyn Store) -> Result<(Epoch, Checkpoint), StoreError> {
-    let mut empty = true;
-    store.scan(&[], &[u8::MAX], Order::Ascending, &mut |_, _| {
-        empty = false;
-        ControlFlow::Break(())
-    })?;
-    if !empty {
-        return Err(StoreError::Foreign);
-    }
-    let epoch = new_epoch();
-    store.commit(vec![
-        put_epoch(&epoch),
-        put(layout::FORMAT_KEY.to_vec(), layout::encode_format()),
-    ])?;
-    store.flush()?;
-    Ok((epoch, Checkpoint::default()))
-}
-
-fn new_epoch() -> Epoch {
-    Uuid::new_v4().simple().to_string().into()
-}
-
-fn put_epoch(epoch: &Epoch) -> Write {
-    put(layout::EPOCH_KEY.to_vec(), epoch.as_bytes().to_vec())
-}
-
-fn put(key: Vec<u8>, value: Vec<u8>) -> Write {
+pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Write {
     Write::Put { key, value }
 }
 
@@ -417,7 +269,12 @@ fn place(record: &Record, here: FirstSeen) -> Delta {
 }
 
 /// Takes the oldest delta out of `head`; gives the write that takes it out of the store.
-fn trim(room: &RoomName, head: &mut HeadRecord, offset: u64, entry: &Entry<'_>) -> Write {
+pub(super) fn trim(
+    room: &RoomName,
+    head: &mut HeadRecord,
+    offset: u64,
+    entry: &Entry<'_>,
+) -> Write {
     head.held.remove(entry.weight());
     head.floor = offset;
     head.floor_time = entry.time;
@@ -427,7 +284,7 @@ fn trim(room: &RoomName, head: &mut HeadRecord, offset: u64, entry: &Entry<'_>) 
 }
 
 /// Moves the room to `expiry` in the index.
-fn index(room: &RoomName, head: &mut HeadRecord, expiry: u64, writes: &mut Vec<Write>) {
+pub(super) fn index(room: &RoomName, head: &mut HeadRecord, expiry: u64, writes: &mut Vec<Write>) {
     if head.expiry != 0 {
         let key = layout::expiry_key(head.expiry, room);
         writes.push(Write::Delete { key });

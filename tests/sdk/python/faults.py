@@ -47,6 +47,7 @@ async def reconnects_after_the_server_was_stopped():
     client = await connect(DIRECT)
     follower = await Follower.join(client, "lobby")
     await world("publish lobby 0 10")
+    await follower.has_exactly(10)
     await world("stop")
     # 0.5 tells of a loss that it reconnects after as of any other disconnect.
     log = client.events

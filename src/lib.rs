@@ -2,10 +2,12 @@
 //!
 //! The tree follows the way of a delta. [`http`] takes it, [`log`] puts it in order and on disk, [`rooms`] knows what
 //! every subscriber is owed, [`actors`] bring it to rooms, worker threads and clients, [`protocol`] is what the clients
-//! speak. [`server`] puts the parts together; `docs/architecture.md` tells the whole story.
+//! speak. [`server`] puts the parts together, [`cli`] starts it, and [`client`] is the other side of the wire, for the
+//! commands that talk to a server; `docs/architecture.md` tells the whole story.
 
 pub mod actors;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod delta;
 pub mod http;

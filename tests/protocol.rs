@@ -331,8 +331,9 @@ fn a_reply_comes_before_sdks_give_up_while_a_long_replay_runs() {
     let server = Server::start("");
     let log = server.publish_numbers("lobby", 0, 10_000);
     let mut client = Client::connect(&server);
-    let mut view = View::new("lobby");
-    view.subscribed(&client.recover("lobby", log[0].offset, ""));
+    let epoch = server.publish("elsewhere", "0").epoch;
+    let mut view = View::at("lobby", log[0].offset, &epoch);
+    assert_eq!(client.follow(&mut view)["recovered"], true);
     let asked = Instant::now();
     client.is_alive();
     assert!(

@@ -5,7 +5,7 @@ mod common;
 use std::{sync::Barrier, thread};
 
 use common::{
-    Client, Entry, Seen, Server, View,
+    Client, Entry, Server, View,
     http::percent_encoded,
     server::{JSON, deltas_of},
 };
@@ -301,8 +301,8 @@ fn history_is_trimmed_by_its_age_and_its_bytes_too() {
         "nothing was missed"
     );
     let joined = Client::connect(&server).subscribe("brief:a");
-    assert_eq!(
-        joined["offset"], first.offset,
+    assert!(
+        joined["offset"].as_u64() >= Some(first.offset),
         "the position outlives the delta"
     );
 }
@@ -343,8 +343,8 @@ fn a_stored_client_publish_is_ordered_and_replayed_like_any_other() {
     );
     let log = server.history("open:a");
     assert_eq!(log.len(), 1);
-    let mut late = View::new("open:a");
-    late.seen.push(Seen::Joined { at: 0 });
+    let epoch = server.publish("elsewhere", "0").epoch;
+    let mut late = View::at("open:a", 0, &epoch);
     let result = Client::connect(&server).follow(&mut late);
     late.assert_exactly(&log);
     assert_eq!(

@@ -1,13 +1,23 @@
 //! The command line: one command a file.
 
-pub mod serve;
+pub mod bench;
+mod publish;
+mod serve;
+mod tail;
+mod version;
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::address::ServerUrl;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 it did what was asked, 1 it failed (the reason is on stderr), 2 it was called wrongly.";
 
 #[derive(Parser)]
-#[command(name = "roomwire", version, about)]
+#[command(name = "roomwire", version, about, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,18 +27,70 @@ struct Cli {
 enum Command {
     /// Run a server
     Serve(serve::Flags),
+    /// Publish to a room: one delta, or JSON lines from a pipe
+    Publish(publish::Flags),
+    /// Follow rooms, and come back to where the connection was lost
+    Tail(tail::Flags),
+    /// Put load on a server, and check that every delta arrives exactly once and in order
+    Bench(bench::Flags),
+    /// Print the version
+    Version,
+}
+
+/// Which server a client command talks to.
+#[derive(Args)]
+struct ServerFlags {
+    /// The server's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ROOMWIRE_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    url: ServerUrl,
 }
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(flags) => serve::run(flags),
+        Command::Publish(flags) => on_this_thread(publish::run(flags)),
+        Command::Tail(flags) => on_this_thread(tail::run(flags)),
+        Command::Bench(flags) => on_this_thread(bench::run(flags)),
+        Command::Version => version::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
+    actix_rt::System::new().block_on(future)
+}
+
+/// What to try when nobody answers at a server's address.
+fn how_to_reach(url: &ServerUrl) -> String {
+    format!(
+        "no server answers at {url}; start one with `roomwire serve --dev`, or name another with --url or ROOMWIRE_URL"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_that_takes_arguments_shows_examples() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let bare = ["version", "help"].contains(&command.get_name());
+            assert!(bare || help.contains("Examples:"), "{help}");
         }
     }
 }

@@ -342,7 +342,8 @@ mod tests {
         let error = HeadRecord::decode(&head_key(&room("a")), b"\x01short").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the database is damaged at key ra; restore a backup, or start with an empty data directory"
+            "the database is damaged at key ra; restore a backup, or start with an empty \
+             data directory"
         );
         assert!(Checkpoint::decode(b"\x02another version").is_err());
         assert!(expiring_room(b"x\0\0\0\0\0\0\0\x01two words").is_err());

@@ -8,7 +8,8 @@ use std::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::store::{Order, Store, StoreError, Visit, Write};
@@ -45,6 +46,11 @@ struct Synced {
     /// Beyond every file that was synced.
     next: u64,
 }
+
+/// sled's own threads may hold the lock for a moment after its last handle is gone, and so may a
+/// process that is just being replaced.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// File systems date a change by a clock that ticks every few milliseconds.
 const COARSE_CLOCK: Duration = Duration::from_millis(50);
@@ -164,13 +170,20 @@ impl Store for SledStore {
 
 impl Database {
     fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let tree = sled::Config::new()
+        let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
             .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| explain(error, "open", path))?;
+            .flush_every_ms(None);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let tree = loop {
+            match config.open().map_err(|error| explain(error, "open", path)) {
+                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                result => break result?,
+            }
+        };
         let io_error = |source| StoreError::Io {
             what: "open",
             source,

@@ -131,6 +131,16 @@ impl View {
         }
     }
 
+    /// A view of a client that has everything up to a position.
+    pub fn at(room: &str, offset: u64, epoch: &str) -> Self {
+        Self {
+            room: room.into(),
+            epoch: epoch.into(),
+            offset,
+            seen: vec![Seen::Joined { at: offset }],
+        }
+    }
+
     /// Whether there is a position to come back to.
     pub fn joined(&self) -> bool {
         !self.seen.is_empty()

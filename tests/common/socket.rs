@@ -138,13 +138,6 @@ impl Socket {
         stream.set_read_timeout(Some(wait)).expect("not zero");
     }
 
-    /// Lets little wait in the kernel, so that a reader that does not read is soon noticed.
-    pub fn shrink_receive_buffer(&self) {
-        let stream = socket2::SockRef::from(self.stream.get_ref());
-        let shrunk = stream.set_recv_buffer_size(4096);
-        shrunk.expect("any size is accepted");
-    }
-
     pub fn try_read(&mut self) -> io::Result<Frame> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head)?;

@@ -1,6 +1,9 @@
 //! What readers of a room's history see, whatever was published, trimmed, expired or lost between.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use bytes::Bytes;
 use proptest::prelude::*;

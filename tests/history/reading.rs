@@ -141,3 +141,34 @@ fn since_a_time_includes_all_that_share_its_millisecond() {
         );
     }
 }
+
+#[test]
+fn a_reader_beside_a_trimming_writer_finds_no_hole() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+    let mut writer = HistoryWriter::open(Arc::new(store), SETTINGS).unwrap();
+    let history = writer.history();
+    let writing = thread::spawn(move || {
+        for n in 0..2_000 {
+            let batch: Vec<_> = (1..=3)
+                .map(|more| ordered(n * 3 + more, "a", None, n))
+                .collect();
+            writer.apply(&batch, |_| size(100)).unwrap();
+            writer.flush().unwrap();
+        }
+    });
+    let mut pages = 0;
+    while !writing.is_finished() {
+        let upto = history.durable();
+        let after = upto.saturating_sub(150);
+        let page = history.page(&room("a"), after, upto, ALL).unwrap();
+        let expected = page.floor.max(after) + 1..=upto;
+        assert!(
+            offsets(&page).into_iter().eq(expected),
+            "{after} {upto} {page:?}"
+        );
+        pages += 1;
+    }
+    writing.join().unwrap();
+    assert!(pages > 1, "they must have met");
+}

@@ -88,7 +88,8 @@ fn a_store_of_a_newer_roomwire_or_of_somebody_else_is_refused() {
             .err()
             .unwrap()
             .to_string(),
-        "the database has format 9 and this roomwire reads up to 1; run the newer roomwire that wrote it"
+        "the database has format 9 and this roomwire reads up to 1; run the newer \
+         roomwire that wrote it"
     );
 }
 

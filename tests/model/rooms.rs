@@ -245,7 +245,8 @@ impl Life {
 
     /// Nobody is here, and nobody is on the way.
     pub fn may_retire(&self) -> bool {
-        let on_the_way = |message: &Message| matches!(message, Message::Subscribe(_));
+        let on_the_way =
+            |message: &Message| matches!(message, Message::Subscribe(_) | Message::Leave { .. });
         self.sequence.as_ref().is_some_and(Sequence::is_idle)
             && !self.mailbox.iter().any(on_the_way)
     }

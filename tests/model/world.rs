@@ -48,7 +48,8 @@ impl World {
             clients: Default::default(),
             troubled: false,
             published: 0,
-            max_queued: 300 + random.below(4_000) as usize,
+            // Less could not hold what comes within one step, and everybody would be slow for ever.
+            max_queued: 1_000 + random.below(4_000) as usize,
             capacity: 100 + random.below(2_000) as usize,
             trace: Vec::new(),
         }

@@ -2,11 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::prelude::*;
-
 use super::{
-    registry::Registry,
-    room::{Deltas, Reset, Room},
+    registry::{Registry, Unsent},
+    room::{Deltas, Reset},
 };
 use crate::{
     delta::{Delta, RoomName},
@@ -28,17 +26,8 @@ impl RoomDispatch {
         })
     }
 
-    fn hand(&self, room: &Addr<Room>, deltas: Vec<Arc<Delta>>) {
-        // A closed mailbox is a room that has ended: who subscribes next finds the deltas in history.
-        if let Err(SendError::Full(message)) = room.try_send(Deltas(deltas)) {
-            let _ = self.waiter.block_on(room.send(message));
-        }
-    }
-}
-
-impl Dispatch for RoomDispatch {
-    fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
-        // Rooms are independent of each other; within a room the order stays.
+    /// Rooms are independent of each other; within a room the order stays.
+    pub(super) fn by_room(deltas: Vec<Arc<Delta>>) -> HashMap<RoomName, Vec<Arc<Delta>>> {
         let mut by_room: HashMap<RoomName, Vec<Arc<Delta>>> = HashMap::new();
         for delta in deltas {
             match by_room.get_mut(&delta.room) {
@@ -48,10 +37,21 @@ impl Dispatch for RoomDispatch {
                 }
             }
         }
-        for (name, deltas) in by_room {
-            if let Some(room) = self.registry.get(&name) {
-                self.hand(&room.addr, deltas);
-            }
+        by_room
+    }
+
+    fn hand(&self, name: &RoomName, deltas: Vec<Arc<Delta>>) {
+        // Who subscribes to a room that is not there, or has failed, finds the deltas in history.
+        if let Some(Err(Unsent::Full(message, room))) = self.registry.pass(name, Deltas(deltas)) {
+            let _ = self.waiter.block_on(room.send(message));
+        }
+    }
+}
+
+impl Dispatch for RoomDispatch {
+    fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
+        for (name, deltas) in Self::by_room(deltas) {
+            self.hand(&name, deltas);
         }
     }
 

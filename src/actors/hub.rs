@@ -163,10 +163,19 @@ pub struct Hub {
 impl Hub {
     /// Starts the hub of this thread.
     pub fn start(hubs: &Hubs, limits: &Limits, metrics: Metrics) -> Rc<LocalHub> {
+        Self::start_in(Context::new(), hubs, limits, metrics)
+    }
+
+    pub(super) fn start_in(
+        context: Context<Self>,
+        hubs: &Hubs,
+        limits: &Limits,
+        metrics: Metrics,
+    ) -> Rc<LocalHub> {
         let table = Rc::new(RefCell::new(Table::default()));
         let wheel = PingWheel::new(limits.ping_interval, limits.pong_timeout);
         let wheel = Rc::new(RefCell::new(wheel));
-        let addr = Actor::start(Self {
+        let addr = context.run(Self {
             table: table.clone(),
             wheel: wheel.clone(),
             ping: frame::text(PING),
@@ -300,3 +309,7 @@ impl Handler<CloseAll> for Hub {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

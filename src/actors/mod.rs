@@ -18,6 +18,8 @@ pub mod life;
 pub mod registry;
 pub mod room;
 pub mod session;
+#[cfg(test)]
+mod testing;
 
 /// What the actors of one server share.
 pub struct Services {

@@ -128,6 +128,21 @@ impl Registry {
         entry.send(message)
     }
 
+    /// Sends a message to a room that is in memory; `None` if it is not.
+    ///
+    /// By the registry's own address: every address has one place for itself in a mailbox that is full, so one that was
+    /// made for the message would always find it free.
+    pub fn pass<M>(&self, name: &RoomName, message: M) -> Option<Result<(), Unsent<M>>>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Room: Handler<M>,
+        Context<Room>: ToEnvelope<Room, M>,
+    {
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        rooms.get(name).map(|entry| entry.try_send(message))
+    }
+
     /// Takes a room out, unless something is on its way to it.
     pub fn retire(&self, name: &RoomName, key: u64) -> bool {
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +178,16 @@ impl Entry {
         Room: Handler<M>,
         Context<Room>: ToEnvelope<Room, M>,
     {
-        let message = message(self.ticket());
+        self.try_send(message(self.ticket()))
+    }
+
+    fn try_send<M>(&self, message: M) -> Result<(), Unsent<M>>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Room: Handler<M>,
+        Context<Room>: ToEnvelope<Room, M>,
+    {
         match self.room.addr.try_send(message) {
             Ok(()) => Ok(()),
             Err(SendError::Full(message)) => Err(Unsent::Full(message, self.room.addr.clone())),

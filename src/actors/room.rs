@@ -134,9 +134,13 @@ pub struct Room {
 impl Room {
     /// Starts a room on this thread. It must be in the registry before this thread runs it.
     pub fn start(name: RoomName, key: u64, services: Arc<Services>) -> Addr<Self> {
+        Self::new(name, key, services).start()
+    }
+
+    pub(super) fn new(name: RoomName, key: u64, services: Arc<Services>) -> Self {
         services.metrics.room_started();
         let epoch = services.history.epoch();
-        Room {
+        Self {
             sequence: Sequence::new(name.clone(), epoch, 0),
             name,
             key,
@@ -146,7 +150,6 @@ impl Room {
             retiring: None,
             retired: false,
         }
-        .start()
     }
 
     fn knows(&mut self, id: HubId, hub: Addr<Hub>) {
@@ -446,3 +449,7 @@ impl Handler<Reset> for Room {
         ctx.stop();
     }
 }
+
+#[cfg(test)]
+#[path = "room_tests.rs"]
+mod tests;

@@ -215,8 +215,8 @@ impl Session {
             } => {
                 let sent = self.within_rate(rate) && {
                     let info = self.core.info().clone();
-                    let room = self.services.registry.get(&room);
-                    room.is_some_and(|room| room.addr.try_send(Ephemeral { data, info }).is_ok())
+                    let sent = self.services.registry.pass(&room, Ephemeral { data, info });
+                    matches!(sent, Some(Ok(())))
                 };
                 match sent {
                     true => self.reply(command, &Outcome::Publish {}),
@@ -461,3 +461,7 @@ impl Actor for Session {
         debug!(?closing, "session ended");
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -167,6 +167,10 @@ impl SessionWire for SocketWire {
     }
 
     fn can_take_page(&self) -> bool {
+        if self.closing.get().is_some() {
+            // Nothing more is written: a replay would run through the whole history for nobody.
+            return false;
+        }
         let free = self.outbox.borrow().frames.is_empty();
         if !free {
             self.wants_drained.set(true);
@@ -238,3 +242,7 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

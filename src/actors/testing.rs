@@ -1,0 +1,299 @@
+//! A small server without sockets, for the tests of its actors: all of it on one thread, with its database in memory.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Addr, Context};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::{
+    Services,
+    dispatch::RoomDispatch,
+    hub::{Hub, Hubs, LocalHub, SessionWire},
+    registry::Registry,
+    room::{Deltas, Room, Subscribe},
+};
+use crate::{
+    config::{ClientPublish, Config, Namespace},
+    delta::{Delta, RoomName},
+    log::{
+        Next, OrderedLog,
+        embedded::{EmbeddedLog, QueueBounds},
+        pipeline::{Dispatch, Parts, Pipeline},
+        publisher::{NewDelta, Publisher, wall_clock_ms},
+    },
+    metrics::Metrics,
+    protocol::{codes::Disconnect, session::Recover},
+    rooms::{
+        retention::Retention,
+        sequence::{Join, SubId},
+        store_memory::MemoryStore,
+        writer::{HistorySettings, HistoryWriter},
+    },
+};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps everything.
+const FOREVER: Retention = Retention {
+    size: u64::MAX,
+    ttl_ms: u64::MAX,
+    bytes: u64::MAX,
+};
+
+pub struct World {
+    pub services: Arc<Services>,
+    pub hub: Rc<LocalHub>,
+    log: Arc<EmbeddedLog>,
+    pipeline: Pipeline,
+}
+
+/// Hands deltas to the rooms and never waits: the rooms are on the same thread.
+struct Hand(Arc<Registry>);
+
+impl Dispatch for Hand {
+    fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
+        for (room, deltas) in RoomDispatch::by_room(deltas) {
+            self.0.pass(&room, Deltas(deltas));
+        }
+    }
+
+    fn reset(&mut self) {}
+}
+
+impl World {
+    pub fn start() -> Self {
+        let settings = HistorySettings {
+            idempotency_window_ms: 300_000,
+        };
+        let writer = HistoryWriter::open(Arc::new(MemoryStore::new()), settings).unwrap();
+        let history = writer.history();
+        let bounds = QueueBounds {
+            records: 10_000,
+            bytes: usize::MAX,
+        };
+        let log = Arc::new(EmbeddedLog::new(1, bounds));
+        let publisher = Publisher::new(log.clone(), PATIENCE);
+        let registry = Arc::new(Registry::default());
+        let pipeline = Pipeline::new(Parts {
+            log: log.clone(),
+            writer,
+            rules: Arc::new(|_| FOREVER),
+            answers: publisher.answers(),
+            dispatch: Box::new(Hand(registry.clone())),
+            reserve_bytes: 0,
+        });
+        let typing = Namespace {
+            client_publish: ClientPublish::Ephemeral,
+            client_publish_rate: 1,
+            ..Namespace::default()
+        };
+        let config = Config::default();
+        let services = Arc::new(Services {
+            history,
+            publisher,
+            registry,
+            hubs: Hubs::default(),
+            dispatched: pipeline.watch().dispatched,
+            metrics: Metrics::new(),
+            namespaces: [("typing", typing)].into_iter().collect(),
+            limits: config.limits,
+            publish: config.publish,
+            rooms: config.rooms,
+        });
+        let hub = Hub::start(&services.hubs, &services.limits, Metrics::new());
+        Self {
+            services,
+            hub,
+            log,
+            pipeline,
+        }
+    }
+
+    /// A hub whose mailbox fills until it is started by this.
+    pub fn start_hub(&self, context: Context<Hub>) -> Rc<LocalHub> {
+        let Services { hubs, limits, .. } = &*self.services;
+        Hub::start_in(context, hubs, limits, Metrics::new())
+    }
+
+    /// A wire that the hub knows as that session's.
+    pub fn wire(&self, session: u64) -> Rc<Recorder> {
+        self.wire_of(&self.hub, session)
+    }
+
+    pub fn wire_of(&self, hub: &LocalHub, session: u64) -> Rc<Recorder> {
+        let wire = Rc::new(Recorder::default());
+        hub.open(session, wire.clone());
+        wire
+    }
+
+    pub fn subscribe(&self, room: &RoomName, join: Join) {
+        self.subscribe_through(self.hub.addr.clone(), room, join);
+    }
+
+    pub fn subscribe_through(&self, hub: Addr<Hub>, room: &RoomName, join: Join) {
+        let start = |key| Room::start(room.clone(), key, self.services.clone());
+        let message = |ticket| Subscribe { join, hub, ticket };
+        let told = self.services.registry.tell(room, start, message);
+        assert!(told.is_ok());
+    }
+
+    /// Publishes deltas of that many bytes, as one batch.
+    pub fn publish(&mut self, room: &RoomName, count: usize, bytes: usize) {
+        let body = Bytes::from(format!("\"{}\"", "x".repeat(bytes)));
+        let delta = NewDelta {
+            room: room.clone(),
+            body,
+            key: None,
+            info: Bytes::new(),
+        };
+        let now = wall_clock_ms();
+        let publisher = &self.services.publisher;
+        let pending = publisher.submit(vec![delta; count], now).unwrap();
+        while let Next::Batch(batch) = self.log.next(Duration::ZERO) {
+            self.pipeline.take(batch, now);
+        }
+        drop(pending);
+    }
+}
+
+pub fn room(name: &str) -> RoomName {
+    RoomName::new(name).unwrap()
+}
+
+/// A fresh subscription; its command is the session's number.
+pub fn fresh(session: u64) -> Join {
+    Join {
+        sub: SubId { session, number: 1 },
+        hub: 0,
+        command: session as u32,
+        recover: None,
+        must_recover: false,
+        join_leave: false,
+        info: None,
+    }
+}
+
+/// A subscription that recovers what comes behind `offset`.
+pub fn from(session: u64, offset: u64) -> Join {
+    let epoch = "".into();
+    Join {
+        recover: Some(Recover { offset, epoch }),
+        ..fresh(session)
+    }
+}
+
+/// Lets everything run on this thread that can.
+pub async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+thread_local! {
+    static WRITES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Writes down what it is told.
+#[derive(Default)]
+pub struct Recorder {
+    frames: RefCell<Vec<Bytes>>,
+    /// When the last frame came, counted in the frames of all wires.
+    pub last_write: Cell<u64>,
+    came: Notify,
+    /// Nothing that it was given is taken yet.
+    pub busy: Cell<bool>,
+    pub pings: Cell<u32>,
+    lacks_pong: Cell<bool>,
+    pub closed: RefCell<Option<Disconnect>>,
+    pub ended: RefCell<Vec<u32>>,
+    pub failed: RefCell<Vec<RoomName>>,
+}
+
+impl Recorder {
+    /// The messages of each frame that has come.
+    pub fn take(&self) -> Vec<Vec<Value>> {
+        let frames = self.frames.take();
+        let messages = |frame: &Bytes| {
+            let start = frame.windows(2).position(|pair| pair == b"{\"").unwrap();
+            let lines = frame[start..].split(|&byte| byte == b'\n');
+            lines
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect()
+        };
+        frames.iter().map(messages).collect()
+    }
+
+    /// Waits for frames, and takes them.
+    pub async fn next(&self) -> Vec<Vec<Value>> {
+        let came = async {
+            while self.frames.borrow().is_empty() {
+                self.came.notified().await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, came).await;
+        waited.expect("nothing came");
+        self.take()
+    }
+
+    pub fn closed_with(&self) -> Option<u16> {
+        self.closed.borrow().map(|why| why.code)
+    }
+}
+
+impl SessionWire for Recorder {
+    fn push(&self, frame: &Bytes) {
+        self.frames.borrow_mut().push(frame.clone());
+        self.last_write.set(WRITES.get() + 1);
+        WRITES.set(self.last_write.get());
+        self.came.notify_one();
+    }
+
+    fn can_take_page(&self) -> bool {
+        !self.busy.get()
+    }
+
+    fn subscription_ended(&self, number: u32) {
+        self.ended.borrow_mut().push(number);
+    }
+
+    fn room_failed(&self, room: &RoomName) {
+        self.failed.borrow_mut().push(room.clone());
+    }
+
+    fn ping(&self, _: &Bytes) {
+        self.pings.set(self.pings.get() + 1);
+        self.lacks_pong.set(true);
+    }
+
+    fn pong(&self) {
+        self.lacks_pong.set(false);
+    }
+
+    fn lacks_pong(&self) -> bool {
+        self.lacks_pong.get()
+    }
+
+    fn close(&self, why: Disconnect) {
+        self.closed.borrow_mut().get_or_insert(why);
+    }
+}
+
+/// The offsets of all deltas in these frames, pushed or in a reply.
+pub fn offsets(frames: &[Vec<Value>]) -> Vec<u64> {
+    let of_message = |message: &Value| {
+        let replayed = message["subscribe"]["publications"].as_array();
+        let pushed = message["push"].get("pub");
+        let publications = replayed.into_iter().flatten().chain(pushed);
+        let offsets = publications.map(|publication| publication["offset"].as_u64().unwrap());
+        offsets.collect::<Vec<_>>()
+    };
+    frames.iter().flatten().flat_map(of_message).collect()
+}

@@ -24,7 +24,7 @@ pub const ROOMS: [(&str, Retention); 3] = [
     (
         "a",
         Retention {
-            size: 4,
+            size: 10,
             ttl_ms: 60_000,
             bytes: 1 << 30,
         },
@@ -48,7 +48,7 @@ pub const ROOMS: [(&str, Retention); 3] = [
 ];
 
 const PAGE: PageLimit = PageLimit {
-    deltas: 3,
+    deltas: 2,
     bytes: FRAME_TARGET_BYTES,
 };
 

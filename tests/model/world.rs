@@ -31,6 +31,8 @@ pub struct World {
     troubled: bool,
     /// Makes every delta a different one.
     published: u64,
+    /// How many deltas it takes until a large one comes, on the average.
+    one_in: u16,
     /// Of every wire, in bytes.
     max_queued: usize,
     capacity: usize,
@@ -48,6 +50,7 @@ impl World {
             clients: Default::default(),
             troubled: false,
             published: 0,
+            one_in: if random.below(8) == 0 { 3 } else { 41 },
             // Less could not hold what comes within one step, and everybody would be slow for ever.
             max_queued: 1_000 + random.below(4_000) as usize,
             capacity: 100 + random.below(2_000) as usize,
@@ -147,8 +150,11 @@ impl World {
     fn publish(&mut self, a: u16, b: u16) -> bool {
         let deltas = (0..=a / 3 % 3).map(|n| {
             self.published += 1;
-            // One in forty fills a large part of a frame.
-            let bytes = if b % 41 == 7 { 30_000 } else { b % 60 };
+            // Some fill a large part of a frame.
+            let bytes = match b % self.one_in {
+                0 => 30_000,
+                _ => b % 60,
+            };
             let padding = "x".repeat(bytes.into());
             let body = format!("{{\"n\":{},\"x\":\"{padding}\"}}", self.published);
             let key = b.is_multiple_of(4).then_some((b / 4 % 3) as u8);

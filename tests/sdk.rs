@@ -72,6 +72,7 @@ for_both_versions!(
         publishes_what_is_stored,
         is_told_that_there_is_no_rpc,
         unsubscribes_and_subscribes_back_to_back,
+        unsubscribes_and_subscribes_under_load,
         unsubscribed_it_gets_nothing_and_recovers_on_return,
         answers_pings,
         recovers_after_the_line_was_cut,
@@ -81,4 +82,10 @@ for_both_versions!(
         is_told_to_reload_after_the_log_was_lost,
         asks_for_state_when_its_position_is_lost,
     ]
+);
+
+scenarios!(
+    javascript_only_current,
+    Sdk::javascript("current"),
+    [unsubscribes_and_subscribes_under_load]
 );

@@ -38,7 +38,6 @@ fn flood() -> String {
 /// A client that reads nothing, subscribed to a busy room and to one that is flooded for it alone.
 fn stuck_client(server: &Server, lobby: &mut View) -> Client {
     let mut stuck = Client::connect(server);
-    stuck.socket.receive_buffer(4096);
     stuck.follow(lobby);
     stuck.subscribe("flooded");
     stuck
@@ -109,7 +108,6 @@ fn a_slow_reader_is_told_so_and_recovers_what_it_missed() {
     let mut lobby = View::new("lobby");
     let mut slow = stuck_client(&server, &mut lobby);
     let (log, _) = publish_until_one_is_slow(&server);
-    slow.socket.receive_buffer(1 << 20);
     let close = loop {
         let frame = slow.socket.read();
         if frame.opcode == CLOSE {

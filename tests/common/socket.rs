@@ -138,13 +138,6 @@ impl Socket {
         stream.set_read_timeout(Some(wait)).expect("not zero");
     }
 
-    /// How much may wait in the kernel to be read: little, and a reader that does not read is soon noticed.
-    pub fn receive_buffer(&self, bytes: usize) {
-        let stream = socket2::SockRef::from(self.stream.get_ref());
-        let set = stream.set_recv_buffer_size(bytes);
-        set.expect("any size is accepted");
-    }
-
     pub fn try_read(&mut self) -> io::Result<Frame> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head)?;

@@ -12,7 +12,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -107,6 +107,7 @@ pub fn run(sdk: Sdk, scenario: &str) {
         .env("ROOMWIRE_PROXIED", socket_url(proxy.address()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the language's interpreter is installed");
     let mut world = World {
@@ -115,14 +116,17 @@ pub fn run(sdk: Sdk, scenario: &str) {
         published: HashMap::new(),
         streams: Vec::new(),
     };
+    let mut stderr = script.stderr.take().expect("stderr is piped");
+    let reason = thread::spawn(move || io::read_to_string(&mut stderr).unwrap_or_default());
     let finished = world.serve(&mut script);
     if !finished {
         // It may have ended by itself at the last moment.
         let _ = script.kill();
     }
     let status = script.wait().expect("the script is our child");
-    assert!(finished, "the scenario took more than {SCENARIO_LIMIT:?}");
-    assert!(status.success(), "the script says why, above");
+    let reason = reason.join().expect("reading does not panic");
+    assert!(finished, "more than {SCENARIO_LIMIT:?} went by:\n{reason}");
+    assert!(status.success(), "{status}:\n{reason}");
 }
 
 fn socket_url(address: std::net::SocketAddr) -> String {

@@ -40,6 +40,7 @@ export async function reconnects_after_the_server_was_stopped(Centrifuge) {
   const client = await connect(Centrifuge, direct);
   const follower = await Follower.join(client, 'lobby');
   await world('publish lobby 0 10');
+  await follower.hasExactly(10);
   await world('stop');
   const lost = await until('the loss', () => client.log.connecting[1]);
   assertEqual([lost.code, lost.reason], [3001, 'shutdown'], 'told');

@@ -73,6 +73,13 @@ impl Registry {
         rooms.get(name).map(|entry| entry.room.clone())
     }
 
+    /// The address of a room that is in memory, for a message that it must handle before it retires.
+    pub fn hold(&self, name: &RoomName) -> Option<(Addr<Room>, Ticket)> {
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = rooms.get(name)?;
+        Some((entry.room.addr.clone(), entry.ticket()))
+    }
+
     /// Rooms that are in memory.
     pub fn len(&self) -> usize {
         let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
@@ -144,6 +151,11 @@ impl Registry {
 }
 
 impl Entry {
+    fn ticket(&self) -> Ticket {
+        self.tickets.fetch_add(1, Ordering::AcqRel);
+        Ticket(self.tickets.clone())
+    }
+
     fn send<M>(&self, message: impl FnOnce(Ticket) -> M) -> Result<(), Unsent<M>>
     where
         M: Message + Send + 'static,
@@ -151,8 +163,7 @@ impl Entry {
         Room: Handler<M>,
         Context<Room>: ToEnvelope<Room, M>,
     {
-        self.tickets.fetch_add(1, Ordering::AcqRel);
-        let message = message(Ticket(self.tickets.clone()));
+        let message = message(self.ticket());
         match self.room.addr.try_send(message) {
             Ok(()) => Ok(()),
             Err(SendError::Full(message)) => Err(Unsent::Full(message, self.room.addr.clone())),

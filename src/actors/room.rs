@@ -57,9 +57,10 @@ pub struct Subscribe {
 #[rtype(result = "()")]
 pub struct Leave {
     pub sub: SubId,
-    pub hub: HubId,
+    pub hub: (HubId, Addr<Hub>),
     /// Id of the command that is to be answered.
     pub command: Option<u32>,
+    pub ticket: Ticket,
 }
 
 /// A client asks who is here.
@@ -344,8 +345,12 @@ impl Handler<Subscribe> for Room {
 impl Handler<Leave> for Room {
     type Result = ();
 
-    fn handle(&mut self, Leave { sub, hub, command }: Leave, _: &mut Self::Context) {
-        self.sequence.leave(sub, hub, command);
+    fn handle(&mut self, message: Leave, _: &mut Self::Context) {
+        // A life of the room that began after its subscriber came does not know the subscriber's hub.
+        let (id, hub) = message.hub;
+        self.knows(id, hub);
+        self.sequence.leave(message.sub, id, message.command);
+        drop(message.ticket);
     }
 }
 

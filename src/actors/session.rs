@@ -188,9 +188,11 @@ impl Session {
                 number,
             } => {
                 debug!(room.name = %room, "unsubscribe");
-                match self.services.registry.get(&room) {
-                    Some(live) => live.addr.do_send(self.leave(number, Some(command))),
-                    None => self.reply(command, &Outcome::Unsubscribe {}),
+                match self.services.registry.hold(&room) {
+                    Some((live, ticket)) => live.do_send(self.leave(number, Some(command), ticket)),
+                    // A room with a subscriber is there unless it has failed, and what it had sent may still be under way:
+                    // an answer from here would overtake it.
+                    None => self.end(Disconnect::INTERNAL),
                 }
             }
             Effect::Presence {
@@ -410,11 +412,12 @@ impl Session {
         }
     }
 
-    fn leave(&self, number: u32, command: Option<u32>) -> Leave {
+    fn leave(&self, number: u32, command: Option<u32>, ticket: Ticket) -> Leave {
         Leave {
             sub: self.sub(number),
-            hub: self.hub.id,
+            hub: (self.hub.id, self.hub.addr.clone()),
             command,
+            ticket,
         }
     }
 
@@ -447,8 +450,8 @@ impl Actor for Session {
             self.hub.stop_pinging(self.id, slot);
         }
         for (room, number) in self.core.subscriptions() {
-            if let Some(live) = self.services.registry.get(room) {
-                live.addr.do_send(self.leave(number, None));
+            if let Some((live, ticket)) = self.services.registry.hold(room) {
+                live.do_send(self.leave(number, None, ticket));
             }
         }
         let closing = self.closing.unwrap_or(Closing::Client);

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{StatusCode, header::HeaderMap},
+    http::{
+        StatusCode,
+        header::{self, HeaderMap},
+    },
     web::{Data, Path, Payload},
 };
 use bytes::{Bytes, BytesMut};
@@ -86,7 +89,13 @@ pub async fn one(
     Parameters::of(&request, &[])?;
     let room = state.room(&room)?;
     let key = idempotency_key(request.headers())?;
-    let body = collect(body, "a delta", state.services.publish.max_delta_bytes).await?;
+    let body = collect(
+        request.headers(),
+        body,
+        "a delta",
+        state.services.publish.max_delta_bytes,
+    )
+    .await?;
     let delta = NewDelta {
         room: room.clone(),
         body: compact_json(&body).map_err(Problem::bad_json)?,
@@ -113,7 +122,7 @@ pub async fn batch(
     state.must_be_open()?;
     Parameters::of(&request, &[])?;
     let limits = &state.services.publish;
-    let body = collect(body, "a batch", limits.max_batch_bytes).await?;
+    let body = collect(request.headers(), body, "a batch", limits.max_batch_bytes).await?;
     compact_json(&body).map_err(Problem::bad_json)?;
     let entries: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|_| {
         Problem::bad_batch("a batch is an array of entries, and this is another value")
@@ -213,7 +222,18 @@ fn status(published: &Published) -> StatusCode {
 }
 
 /// Reads a body of at most `limit` bytes.
-async fn collect(mut body: Payload, what: &str, limit: usize) -> Result<Bytes, Problem> {
+async fn collect(
+    headers: &HeaderMap,
+    mut body: Payload,
+    what: &str,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    // A publisher that says how much is to come need not send it all to be told that it is too much.
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(Problem::too_large(what, limit));
+    }
     let mut whole = BytesMut::new();
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(Problem::bad_body)?;

@@ -403,8 +403,18 @@ impl Sequence {
             }
             return;
         };
-        if matches!(subscriber.phase, Phase::Live) {
-            self.seal();
+        match &subscriber.phase {
+            Phase::Live => self.seal(),
+            Phase::Waiting(replay) | Phase::Replaying(replay) if frame.is_some() => {
+                // An SDK that waits for the answer in vain sends no other subscribe meanwhile, and then reconnects.
+                if let Some(id) = replay.unanswered {
+                    let error = ErrorCode::INTERNAL.because("unsubscribed before it was answered");
+                    let frame = reply::reply_frame(id, &Outcome::Error(error));
+                    let session = sub.session;
+                    self.push_op(sub, Op::Reply { session, frame });
+                }
+            }
+            _ => {}
         }
         self.push_op(sub, Op::Detach { sub, frame });
         self.forget(sub);

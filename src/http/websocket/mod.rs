@@ -40,6 +40,9 @@ use crate::{
     metrics::Transport,
 };
 
+/// The client protocol's name where sub-protocols are named.
+const JSON_PROTOCOL: &str = "centrifuge-json";
+
 static LAST_SESSION: AtomicU64 = AtomicU64::new(0);
 
 type Connection = Framed<TcpStream, Codec>;
@@ -51,14 +54,18 @@ pub async fn upgrade(
     state: Arc<State>,
     hub: Rc<LocalHub>,
 ) -> Result<(), actix_web::Error> {
-    let admission = match check(&request, &state) {
-        Ok(admission) => admission,
+    let (protocol, admission) = match check(&request, &state) {
+        Ok(accepted) => accepted,
         Err(problem) => {
             state.services.metrics.connection_refused(problem.slug());
             return refuse(&mut connection, &problem).await;
         }
     };
-    let accepted = handshake_response(request.head()).finish().drop_body();
+    let mut response = handshake_response(request.head());
+    if let Some(protocol) = protocol {
+        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, protocol));
+    }
+    let accepted = response.finish().drop_body();
     let switch: Message<(Response<()>, BodySize)> = Message::Item((accepted, BodySize::None));
     connection.send(switch).await?;
     let FramedParts { io, read_buf, .. } = connection.into_parts();
@@ -82,7 +89,7 @@ pub async fn upgrade(
     Ok(())
 }
 
-fn check(request: &Request, state: &State) -> Result<Admission, Problem> {
+fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admission), Problem> {
     if request.path() != WEBSOCKET_PATH {
         return Err(Problem::not_found(request.path()));
     }
@@ -96,14 +103,19 @@ fn check(request: &Request, state: &State) -> Result<Admission, Problem> {
     state.must_be_open()?;
     actix_http::ws::verify_handshake(request.head())
         .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
-    check_protocol(request)?;
+    let protocol = sub_protocol(request)?;
     let limit = state.services.limits.max_sessions;
-    state.life.admit(limit).ok_or_else(|| Problem::full(limit))
+    match state.life.admit(limit) {
+        Some(admission) => Ok((protocol, admission)),
+        None => Err(Problem::full(limit)),
+    }
 }
 
+/// The sub-protocol to answer with, of those that are asked for.
+///
 /// JSON is what is spoken when nothing is asked for, and then nothing may be answered: clients that asked for nothing
 /// refuse a sub-protocol. An empty header counts as none, as one SDK sends it.
-fn check_protocol(request: &Request) -> Result<(), Problem> {
+fn sub_protocol(request: &Request) -> Result<Option<&'static str>, Problem> {
     let asked: Vec<&str> = request
         .headers()
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -113,7 +125,8 @@ fn check_protocol(request: &Request) -> Result<(), Problem> {
         .filter(|name| !name.is_empty())
         .collect();
     match &asked[..] {
-        [] => Ok(()),
+        [] => Ok(None),
+        asked if asked.contains(&JSON_PROTOCOL) => Ok(Some(JSON_PROTOCOL)),
         asked => Err(Problem::unsupported_protocol(&asked.join(", "))),
     }
 }

@@ -114,7 +114,13 @@ impl Pump {
                 return false;
             }
             match self.codec.decode(&mut self.partial) {
-                Ok(None) => return true,
+                Ok(None) => {
+                    // The codec looks at the limit only when a frame is whole.
+                    if declares_more_than(&self.partial, self.max_command_bytes) {
+                        session.end(Disconnect::TOO_BIG);
+                    }
+                    return true;
+                }
                 Ok(Some(frame)) => self.handle(frame, session, ctx),
                 Err(ProtocolError::Overflow) => session.end(Disconnect::TOO_BIG),
                 Err(_) => session.end(Disconnect::PROTOCOL_ERROR),
@@ -179,6 +185,18 @@ impl Pump {
     }
 }
 
+/// Whether the frame that begins here has a payload of more than `limit` bytes (RFC 6455 §5.2).
+fn declares_more_than(frame: &[u8], limit: usize) -> bool {
+    let length = match *frame {
+        [_, short, a, b, ..] if short & 0x7F == 126 => u64::from(u16::from_be_bytes([a, b])),
+        [_, long, a, b, c, d, e, f, g, h, ..] if long & 0x7F == 127 => {
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        }
+        _ => 0,
+    };
+    length > limit as u64
+}
+
 impl ActorFuture<Session> for Pump {
     type Output = ();
 
@@ -214,5 +232,23 @@ impl ActorFuture<Session> for Pump {
             ctx.stop();
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::declares_more_than;
+
+    #[test]
+    fn a_frame_is_too_long_as_soon_as_its_head_says_so() {
+        assert!(!declares_more_than(&[0x81, 0xFE], 10), "not told yet");
+        assert!(
+            !declares_more_than(&[0x81, 0x8B], 10),
+            "short ones are left to the codec"
+        );
+        assert!(declares_more_than(&[0x81, 0xFE, 1, 0], 255));
+        assert!(!declares_more_than(&[0x81, 0xFE, 1, 0], 256));
+        let huge = [0x81, 0xFF, 0x7F, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+        assert!(declares_more_than(&huge, usize::MAX / 2));
     }
 }

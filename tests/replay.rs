@@ -1,4 +1,5 @@
-//! Coming back: recovery over HTTP and over the socket gives exactly what was missed, or says that it can't.
+//! Coming back: recovery over HTTP and over the socket gives exactly what was missed, or says that
+//! it can't.
 
 mod common;
 

@@ -164,7 +164,8 @@ impl Server {
         serde_json::from_slice(&reply.body).expect("a position")
     }
 
-    /// Publishes `{"n":first}` and the numbers that follow, a batch at a time, and says what became of them.
+    /// Publishes `{"n":first}` and the numbers that follow, a batch at a time, and says what became
+    /// of them.
     pub fn publish_numbers(&self, room: &str, first: u64, count: u64) -> Vec<Entry> {
         let numbers: Vec<u64> = (first..first + count).collect();
         let mut http = self.http();
@@ -295,7 +296,8 @@ fn accepting_address(line: &str) -> Option<SocketAddr> {
     url.strip_prefix("http://")?.parse().ok()
 }
 
-/// A port that stays free while its server is down: below those that the kernel gives to outgoing connections.
+/// A port that stays free while its server is down: below those that the kernel gives to outgoing
+/// connections.
 fn lasting_port() -> u16 {
     let random = || {
         let nanos = std::time::UNIX_EPOCH

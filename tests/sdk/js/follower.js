@@ -5,8 +5,8 @@ import { WebSocket } from 'ws';
 import { until, world } from './world.js';
 
 /**
- * Delivers a message to a task of its own, as browsers do. By default `ws` delivers all that one read brought in a row,
- * and before 5.8 the SDK mixes up frames of several messages then, whoever sends them.
+ * Delivers each message in a task of its own, as browsers do. By default `ws` delivers all that one
+ * read brought in a row, and before 5.8 the SDK then mixes up frames of several messages.
  */
 class BrowserLikeSocket extends WebSocket {
   constructor(url, protocols) {

@@ -322,6 +322,6 @@ mod tests {
             text.contains("start one with `roomwire serve --dev`"),
             "{text}"
         );
-        assert!(text.contains("Connection refused"), "{text}");
+        assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
     }
 }

@@ -55,7 +55,8 @@ impl Publisher {
     }
 
     /// Publishes a delta every `interval` from `start` to `end`. A delta that is overdue because the answer before it
-    /// took long carries the time at which it was due, so that a slow server can't hide behind a slow publisher.
+    /// took long carries the time at which it was due, so that a slow server can't hide behind a slow publisher; one
+    /// that is still overdue at the end is left out.
     pub async fn at_rate(
         mut self,
         start: Instant,
@@ -65,7 +66,7 @@ impl Publisher {
         let due_at = |count: u64| start + Duration::from_nanos(interval.as_nanos() as u64 * count);
         loop {
             let due = due_at(self.count);
-            if due >= end {
+            if due >= end || Instant::now() >= end {
                 return Ok(());
             }
             let waited = Instant::now() < due;

@@ -1,5 +1,5 @@
-//! One WebSocket to the server. Reading allocates nothing per message: all sockets of a thread share one read buffer,
-//! and a socket keeps bytes of its own only while a frame is half there.
+//! One WebSocket to the server. Reading allocates nothing per message: all sockets of a thread
+//! share one read buffer, and a socket keeps bytes of its own only while a frame is half there.
 
 use std::{
     cell::RefCell,
@@ -133,7 +133,8 @@ impl Socket {
         if buffer.len() < kept * 2 {
             buffer.resize(kept * 2, 0);
         }
-        // `poll_read` knows that a short read has emptied the socket, which saves a system call for every read.
+        // `poll_read` knows that a short read has emptied the socket, which saves a system call for
+        // every read.
         let mut free = ReadBuf::new(&mut buffer[kept..]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut free))?;
         let read = free.filled().len();

@@ -279,12 +279,15 @@ impl Handler<RoomFailed> for Hub {
     type Result = ();
 
     fn handle(&mut self, RoomFailed { name, key }: RoomFailed, _: &mut Self::Context) {
+        let mut notices = Vec::new();
         let mut table = self.table.borrow_mut();
-        table.drop_room(|room| room.key == key);
-        self.under_way.remove(&key);
+        table.drop_room(|room| room.key == key, &mut notices);
         for (_, wire) in table.sessions() {
             wire.room_failed(&name);
         }
+        drop(table);
+        self.under_way.remove(&key);
+        self.pass_on(notices);
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Whether the same request may succeed later: the server is full, stopping, or out of disk space.
+    /// Whether the same request may succeed later: the server is full, stopping, or out of disk
+    /// space.
     pub fn is_temporary(&self) -> bool {
         matches!(self.status, 503 | 507)
     }
@@ -130,7 +131,8 @@ impl HttpClient {
         self.answer(request, json).await
     }
 
-    /// Publishes `batch`, a JSON array of `{"room","data","id"?}`; its outcomes are in the order of its entries.
+    /// Publishes `batch`, a JSON array of `{"room","data","id"?}`; its outcomes are in the order of
+    /// its entries.
     pub async fn publish_batch(&self, batch: Bytes) -> Result<Vec<Outcome>, HttpError> {
         #[derive(Deserialize)]
         struct Results {
@@ -144,7 +146,8 @@ impl HttpClient {
         Ok(answer.results)
     }
 
-    /// At most `limit` deltas after `offset`, oldest first; with no `epoch`, of whatever log the server has.
+    /// At most `limit` deltas after `offset`, oldest first; with no `epoch`, of whatever log the
+    /// server has.
     pub async fn history(
         &self,
         room: &RoomName,

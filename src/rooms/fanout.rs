@@ -48,7 +48,7 @@ struct Outlet<R, W> {
 
 /// At most one page is under way for a wire, however many of its rooms replay.
 struct Pages<R> {
-    granted: Option<SubId>,
+    granted: Option<(R, SubId)>,
     waiting: VecDeque<(R, SubId)>,
 }
 
@@ -109,9 +109,17 @@ impl<R: Clone + Eq + Hash, W: Wire> FanOut<R, W> {
     }
 
     /// A room is gone, and what it had under way here with it.
-    pub fn drop_room(&mut self, gone: impl Fn(&R) -> bool) {
+    pub fn drop_room(&mut self, gone: impl Fn(&R) -> bool, notices: &mut Vec<Notice<R>>) {
         self.rooms.retain(|room, _| !gone(room));
         self.work.retain(|work| !gone(&work.room));
+        // A page that it was granted never comes; other rooms of the same wire may be waiting behind it.
+        for outlet in self.outlets.values_mut() {
+            if let Some(pages) = &mut outlet.pages {
+                pages.waiting.retain(|(room, _)| !gone(room));
+                pages.granted.take_if(|(room, _)| gone(room));
+                outlet.grant_next(notices);
+            }
+        }
     }
 
     /// Works until about `budget` frames are written or nothing is left; returns whether something is left.
@@ -259,9 +267,11 @@ impl<R: Clone + Eq + Hash, W: Wire> FanOut<R, W> {
     fn page_ended(&mut self, sub: SubId, notices: &mut Vec<Notice<R>>) {
         if let Some(outlet) = self.outlets.get_mut(&sub.session)
             && let Some(pages) = &mut outlet.pages
-            && pages.granted == Some(sub)
+            && pages
+                .granted
+                .take_if(|(_, granted)| *granted == sub)
+                .is_some()
         {
-            pages.granted = None;
             outlet.grant_next(notices);
         }
     }
@@ -278,8 +288,12 @@ impl<R: Clone, W: Wire> Outlet<R, W> {
         } else if self.wire.can_take_page()
             && let Some((room, sub)) = pages.waiting.pop_front()
         {
-            pages.granted = Some(sub);
+            pages.granted = Some((room.clone(), sub));
             notices.push(Notice::Credit(room, sub));
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;

@@ -177,10 +177,15 @@ impl Server {
             None => return false,
             Some(ToHub::Work { room, ops }) => table.accept(room, ops),
             Some(ToHub::RoomFailed { room, name }) => {
-                table.drop_room(|key| *key == room);
+                table.drop_room(|key| *key == room, &mut notices);
                 for (_, wire) in table.sessions() {
                     wire.room_failed(&name);
                 }
+                // The table keeps no order of its own, and a seed must reproduce.
+                notices.sort_by_key(|notice| match notice {
+                    Notice::Credit(_, sub) => Some(*sub),
+                    _ => None,
+                });
             }
         }
         self.pass_on(hub, &mut notices);

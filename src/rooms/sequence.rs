@@ -434,7 +434,12 @@ impl Sequence {
 
     /// What a hub that is not busy has to do; it is busy until [`Sequence::hub_done`].
     pub fn next_for_hubs(&mut self) -> Vec<(HubId, Vec<Op>)> {
-        if self.lanes.values().any(|lane| !lane.busy) {
+        // While all who get it are busy, the burst grows on.
+        if self
+            .lanes
+            .values()
+            .any(|lane| !lane.busy && lane.attached > 0)
+        {
             self.seal();
         }
         let ready = self
@@ -684,3 +689,6 @@ fn pushes(deltas: &[Arc<Delta>]) -> Option<Bytes> {
     }
     frame.finish()
 }
+
+#[cfg(test)]
+mod tests;

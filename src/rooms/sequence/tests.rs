@@ -1,0 +1,283 @@
+use super::*;
+
+mod replay;
+
+const HUB: HubId = 0;
+
+fn name() -> RoomName {
+    RoomName::new("r").unwrap()
+}
+
+fn room_at(position: u64) -> Sequence {
+    Sequence::new(name(), "e".into(), position)
+}
+
+fn sub(session: u64) -> SubId {
+    SubId { session, number: 1 }
+}
+
+fn fresh(session: u64) -> Join {
+    Join {
+        sub: sub(session),
+        hub: HUB,
+        command: 100 + session as u32,
+        recover: None,
+        must_recover: false,
+        join_leave: false,
+        info: None,
+    }
+}
+
+fn from(session: u64, offset: u64) -> Join {
+    let epoch = "e".into();
+    let recover = Some(Recover { offset, epoch });
+    Join {
+        recover,
+        ..fresh(session)
+    }
+}
+
+fn someone(session: u64) -> ClientInfo {
+    ClientInfo {
+        user: "".into(),
+        id: uuid::Uuid::from_u128(session.into()),
+    }
+}
+
+fn delta_of(offset: u64, bytes: usize) -> Arc<Delta> {
+    Arc::new(Delta {
+        room: name(),
+        offset,
+        time: offset + 1_000,
+        id: "".into(),
+        keyed: false,
+        data: format!("\"{}\"", "x".repeat(bytes)).into(),
+        info: Bytes::new(),
+    })
+}
+
+fn deltas(offsets: impl IntoIterator<Item = u64>) -> Vec<Arc<Delta>> {
+    offsets
+        .into_iter()
+        .map(|offset| delta_of(offset, 1))
+        .collect()
+}
+
+fn page(offsets: impl IntoIterator<Item = u64>) -> PageRead {
+    PageRead {
+        floor: 0,
+        deltas: deltas(offsets),
+        more: false,
+    }
+}
+
+/// What a hub is given, in short: which ops, with the offsets that their frames carry.
+fn given(room: &mut Sequence, hub: HubId) -> Vec<String> {
+    let mut due = room.next_for_hubs();
+    due.retain(|(id, _)| *id == hub);
+    let ops = due.into_iter().flat_map(|(_, ops)| ops);
+    ops.map(|op| match op {
+        Op::Reply { frame, .. } => format!("reply {}", told(&frame)),
+        Op::Attach { sub, frame, .. } => format!("attach {} {}", sub.session, told(&frame)),
+        Op::Credit { sub } => format!("credit {}", sub.session),
+        Op::Page { sub, frame } => format!("page {} {}", sub.session, told(&frame)),
+        Op::Detach { sub, frame } => {
+            format!(
+                "detach {} {}",
+                sub.session,
+                told(&frame.unwrap_or_default())
+            )
+        }
+        Op::End { sub, frame } => format!("end {} {}", sub.session, told(&frame)),
+        Op::Live { frame, .. } => format!("live {}", told(&frame)),
+        Op::Membership { frame } => format!("all {}", told(&frame)),
+    })
+    .collect()
+}
+
+fn told(frame: &Bytes) -> String {
+    // A frame's header has no quote, whatever its length.
+    let message = frame.windows(2).position(|pair| pair == b"{\"");
+    let lines = message.map(|start| frame[start..].split(|&b| b == b'\n').map(word));
+    lines.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// One message in short.
+fn word(line: &[u8]) -> String {
+    let message: serde_json::Value = serde_json::from_slice(line).unwrap();
+    if let Some(result) = message.get("subscribe") {
+        let recovered = match (result.get("was_recovering"), result.get("recovered")) {
+            (None, _) => "at",
+            (_, Some(_)) => "recovered from",
+            (_, None) => "lost, at",
+        };
+        let publications = result["publications"].as_array().into_iter().flatten();
+        let offsets = publications.map(|publication| format!(" {}", publication["offset"]));
+        return format!(
+            "{recovered} {}{}",
+            result["offset"],
+            offsets.collect::<String>()
+        );
+    }
+    if let Some(publication) = message["push"].get("pub") {
+        return match publication.get("offset") {
+            Some(offset) => offset.to_string(),
+            None => "ephemeral".into(),
+        };
+    }
+    let code = |end: &serde_json::Value| end["code"].to_string();
+    if let Some(end) = message["push"].get("unsubscribe") {
+        return code(end);
+    }
+    if let Some(error) = message.get("error") {
+        return format!("error {}", code(error));
+    }
+    let kinds = ["join", "leave"].into_iter();
+    let mut kinds = kinds.filter(|kind| message["push"].get(kind).is_some());
+    kinds.next().unwrap_or("done").into()
+}
+
+#[test]
+fn who_subscribes_anew_is_told_the_position_and_then_gets_what_is_live() {
+    let mut room = room_at(7);
+    room.join(fresh(1));
+    room.deltas(&deltas([6, 7, 8, 9]));
+    assert_eq!(given(&mut room, HUB), ["attach 1 at 7", "live 8 9"]);
+}
+
+#[test]
+fn what_was_published_before_a_client_came_stands_before_its_reply() {
+    let mut room = room_at(0);
+    room.join(fresh(1));
+    room.deltas(&deltas([1]));
+    room.join(fresh(2));
+    room.deltas(&deltas([2]));
+    room.leave(sub(1), HUB, Some(5));
+    room.deltas(&deltas([3]));
+    let order = [
+        "attach 1 at 0",
+        "live 1",
+        "attach 2 at 1",
+        "live 2",
+        "detach 1 done",
+        "live 3",
+    ];
+    assert_eq!(given(&mut room, HUB), order);
+}
+
+#[test]
+fn what_comes_while_a_hub_is_busy_goes_out_in_one_frame() {
+    let mut room = room_at(0);
+    room.join(fresh(1));
+    given(&mut room, HUB);
+    for offset in 1..=3 {
+        room.deltas(&deltas([offset]));
+        assert_eq!(given(&mut room, HUB), [] as [&str; 0]);
+    }
+    room.hub_done(HUB);
+    assert_eq!(given(&mut room, HUB), ["live 1 2 3"]);
+}
+
+#[test]
+fn a_hub_that_has_nobody_here_any_more_does_not_cut_the_frames_of_the_others() {
+    let mut room = room_at(0);
+    room.join(fresh(1));
+    room.join(Join { hub: 1, ..fresh(2) });
+    given(&mut room, HUB);
+    room.leave(sub(2), 1, None);
+    room.hub_done(1);
+    given(&mut room, 1);
+    room.hub_done(1);
+    for offset in 1..=3 {
+        room.deltas(&deltas([offset]));
+        given(&mut room, HUB);
+    }
+    room.hub_done(HUB);
+    assert_eq!(given(&mut room, HUB), ["live 1 2 3"]);
+}
+
+#[test]
+fn an_unsubscribe_is_answered_even_if_the_room_was_first() {
+    let mut room = room_at(5);
+    room.leave(sub(1), 3, Some(9));
+    assert_eq!(given(&mut room, 3), ["reply done"]);
+}
+
+#[test]
+fn members_see_who_joins_and_leaves_and_the_joiner_itself() {
+    let member = |session| Join {
+        join_leave: true,
+        info: Some(someone(session)),
+        ..fresh(session)
+    };
+    let mut room = room_at(0);
+    room.join(member(1));
+    room.join(member(2));
+    room.leave(sub(1), HUB, None);
+    let order = [
+        "attach 1 at 0",
+        "all join",
+        "attach 2 at 0",
+        "all join",
+        "detach 1 ",
+        "all leave",
+    ];
+    assert_eq!(given(&mut room, HUB), order);
+}
+
+#[test]
+fn whoever_was_never_announced_is_not_said_to_leave() {
+    let mut room = room_at(5);
+    room.join(fresh(2));
+    room.join(Join {
+        info: Some(someone(1)),
+        ..from(1, 3)
+    });
+    room.leave(sub(1), HUB, None);
+    let ops = given(&mut room, HUB);
+    assert!(!ops.iter().any(|op| op.starts_with("all")), "{ops:?}");
+}
+
+#[test]
+fn ephemeral_data_stands_in_order_with_the_deltas() {
+    let mut room = room_at(0);
+    room.ephemeral(&"1".into(), &someone(1));
+    room.join(fresh(1));
+    room.deltas(&deltas([1]));
+    room.ephemeral(&"1".into(), &someone(1));
+    room.deltas(&deltas([2]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 at 0", "live 1 ephemeral 2"]
+    );
+}
+
+#[test]
+fn a_room_is_congested_until_a_busy_hub_takes_what_waits() {
+    let mut room = room_at(0);
+    room.join(fresh(1));
+    given(&mut room, HUB);
+    let mut offset = 0;
+    while !room.is_congested() {
+        offset += 1;
+        room.deltas(&[delta_of(offset, 50_000)]);
+        assert!(offset < 100, "far more than the bound");
+    }
+    room.hub_done(HUB);
+    given(&mut room, HUB);
+    assert!(!room.is_congested());
+}
+
+#[test]
+fn a_room_with_nobody_in_it_keeps_nothing() {
+    let mut room = room_at(0);
+    room.deltas(&[delta_of(1, 2_000_000)]);
+    assert!(room.is_idle() && !room.is_congested());
+    room.join(from(1, 0));
+    room.deltas(&[delta_of(2, 1_000)]);
+    room.leave(sub(1), HUB, None);
+    given(&mut room, HUB);
+    assert!(!room.is_idle(), "its hub is still at work");
+    room.hub_done(HUB);
+    assert!(room.is_idle() && room.tail.is_empty());
+}

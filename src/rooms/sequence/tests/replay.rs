@@ -1,0 +1,279 @@
+use super::*;
+
+#[test]
+fn a_client_that_missed_nothing_is_live_at_once() {
+    let mut room = room_at(7);
+    assert_eq!(room.join(from(1, 7)), None);
+    assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 7"]);
+    assert_eq!(room.take_tally().replay_hits, 1);
+}
+
+#[test]
+fn a_replay_gives_the_first_page_with_the_reply_and_joins_what_is_live_without_a_gap() {
+    let mut room = room_at(9);
+    room.join(fresh(2));
+    assert_eq!(room.join(from(1, 3)), None);
+    room.deltas(&deltas([10]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 2 at 9", "credit 1", "live 10"]
+    );
+    room.hub_done(HUB);
+    let (after, upto) = (3, 10);
+    assert_eq!(
+        room.credit(sub(1)),
+        Some(Wait::Page {
+            sub: sub(1),
+            after,
+            upto
+        })
+    );
+    room.deltas(&deltas([11]));
+    let first = PageRead {
+        more: true,
+        ..page([4, 6])
+    };
+    room.page_read(sub(1), 10, first);
+    let next = ["page 1 recovered from 3 4 6", "credit 1", "live 11"];
+    assert_eq!(given(&mut room, HUB), next);
+    room.hub_done(HUB);
+    room.deltas(&deltas([12]));
+    assert_eq!(
+        room.credit(sub(1)),
+        Some(Wait::Page {
+            sub: sub(1),
+            after: 6,
+            upto: 12
+        })
+    );
+    room.deltas(&deltas([13]));
+    room.page_read(sub(1), 12, page([8, 10, 11, 12]));
+    room.deltas(&deltas([14]));
+    let last = ["live 12 13", "attach 1 8 10 11 12 13", "live 14"];
+    assert_eq!(given(&mut room, HUB), last);
+    assert_eq!(room.take_tally().replayed_deltas, 7);
+}
+
+#[test]
+fn a_replay_in_a_room_that_never_rests_ends_by_what_the_room_remembers() {
+    let mut room = room_at(5);
+    room.join(from(1, 4));
+    room.credit(sub(1));
+    // More comes while each page is read: it must not chase the position for ever.
+    room.deltas(&deltas([6, 7]));
+    room.page_read(sub(1), 5, page([5]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "attach 1 recovered from 4 5 6 7"]
+    );
+}
+
+#[test]
+fn what_the_room_no_longer_remembers_is_read_from_history() {
+    let mut room = room_at(1);
+    room.join(from(1, 0));
+    room.credit(sub(1));
+    let many: Vec<_> = (2..=2 + TAIL_DELTAS as u64)
+        .map(|n| delta_of(n, 1))
+        .collect();
+    room.deltas(&many);
+    room.page_read(sub(1), 1, page([1]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "page 1 recovered from 0 1", "credit 1"]
+    );
+    let upto = room.position();
+    assert_eq!(
+        room.credit(sub(1)),
+        Some(Wait::Page {
+            sub: sub(1),
+            after: 1,
+            upto
+        })
+    );
+}
+
+#[test]
+fn what_the_room_remembers_is_given_a_page_at_a_time() {
+    let mut room = room_at(1);
+    room.join(from(1, 0));
+    room.credit(sub(1));
+    room.deltas(&[delta_of(2, 40_000), delta_of(3, 40_000)]);
+    room.page_read(sub(1), 1, page([1]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "page 1 recovered from 0 1", "credit 1"]
+    );
+}
+
+#[test]
+fn a_trim_that_overtakes_the_first_page_tells_the_client_to_reload() {
+    let mut room = room_at(9);
+    room.join(from(1, 3));
+    room.credit(sub(1));
+    let trimmed = PageRead {
+        floor: 4,
+        ..page([5, 9])
+    };
+    room.page_read(sub(1), 9, trimmed);
+    room.deltas(&deltas([10]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "attach 1 lost, at 9", "live 10"]
+    );
+    assert_eq!(room.take_tally().replay_misses, 1);
+}
+
+#[test]
+fn a_trim_up_to_the_clients_position_loses_nothing() {
+    let mut room = room_at(9);
+    room.join(from(1, 4));
+    room.credit(sub(1));
+    let trimmed = PageRead {
+        floor: 4,
+        ..page([5, 9])
+    };
+    room.page_read(sub(1), 9, trimmed);
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "attach 1 recovered from 4 5 9"]
+    );
+}
+
+#[test]
+fn a_trim_that_overtakes_a_later_page_sends_the_client_back_to_replay() {
+    let mut room = room_at(9);
+    room.join(from(1, 3));
+    room.credit(sub(1));
+    let first = PageRead {
+        more: true,
+        ..page([4])
+    };
+    room.page_read(sub(1), 9, first);
+    room.credit(sub(1));
+    let trimmed = PageRead {
+        floor: 6,
+        ..page([7, 9])
+    };
+    room.page_read(sub(1), 9, trimmed);
+    room.deltas(&deltas([10]));
+    assert_eq!(given(&mut room, HUB).last().unwrap(), "end 1 2500");
+    assert!(room.subscribers.is_empty());
+}
+
+#[test]
+fn a_client_that_asks_for_it_gets_an_error_instead_of_a_loss() {
+    let must = |join| Join {
+        must_recover: true,
+        ..join
+    };
+    let mut room = room_at(9);
+    let foreign = Some(Recover {
+        offset: 9,
+        epoch: "other".into(),
+    });
+    room.join(must(Join {
+        recover: foreign.clone(),
+        ..fresh(1)
+    }));
+    room.join(Join {
+        recover: foreign,
+        ..fresh(2)
+    });
+    assert_eq!(
+        given(&mut room, HUB),
+        ["end 1 error 112", "attach 2 lost, at 9"]
+    );
+}
+
+#[test]
+fn an_empty_epoch_fits_any() {
+    let mut room = room_at(9);
+    let recover = Some(Recover {
+        offset: 9,
+        epoch: "".into(),
+    });
+    room.join(Join {
+        recover,
+        ..fresh(1)
+    });
+    assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 9"]);
+}
+
+#[test]
+fn a_client_that_is_ahead_of_the_room_waits_for_it_and_misses_nothing() {
+    let mut room = room_at(5);
+    let wait = room.join(from(1, 7));
+    assert_eq!(
+        wait,
+        Some(Wait::Position {
+            sub: sub(1),
+            offset: 7
+        })
+    );
+    room.deltas(&deltas([6, 7]));
+    assert_eq!(
+        given(&mut room, HUB),
+        [] as [&str; 0],
+        "7 is not live to it"
+    );
+    room.caught_up(sub(1), 7);
+    room.deltas(&deltas([8]));
+    assert_eq!(given(&mut room, HUB), ["credit 1"]);
+    room.hub_done(HUB);
+    assert_eq!(room.credit(sub(1)), None, "8 is remembered");
+    assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 7 8"]);
+}
+
+#[test]
+fn a_client_that_is_ahead_of_the_log_is_told_to_reload() {
+    let mut room = room_at(5);
+    room.join(from(1, 7));
+    room.ahead(sub(1));
+    assert_eq!(given(&mut room, HUB), ["attach 1 lost, at 5"]);
+}
+
+#[test]
+fn whoever_unsubscribes_before_the_answer_gets_both_answers() {
+    for caught_up in [false, true] {
+        let mut room = room_at(5);
+        room.join(from(1, 7));
+        if caught_up {
+            room.caught_up(sub(1), 7);
+            given(&mut room, HUB);
+            room.hub_done(HUB);
+        }
+        room.leave(sub(1), HUB, Some(9));
+        assert_eq!(given(&mut room, HUB), ["reply error 100", "detach 1 done"]);
+        room.hub_done(HUB);
+        assert!(room.is_idle());
+    }
+}
+
+#[test]
+fn a_page_for_somebody_who_has_left_is_dropped() {
+    let mut room = room_at(5);
+    room.join(from(1, 3));
+    room.credit(sub(1));
+    room.leave(sub(1), HUB, None);
+    assert_eq!(room.page_read(sub(1), 5, page([4, 5])), None);
+    assert_eq!(room.credit(sub(1)), None);
+    assert_eq!(given(&mut room, HUB), ["credit 1", "detach 1 "]);
+}
+
+#[test]
+fn a_failing_history_sends_the_client_to_try_again() {
+    let mut room = room_at(5);
+    room.join(from(1, 3));
+    room.join(from(2, 3));
+    let first = PageRead {
+        more: true,
+        ..page([4])
+    };
+    room.page_read(sub(2), 5, first);
+    given(&mut room, HUB);
+    room.hub_done(HUB);
+    room.failed(sub(1));
+    room.failed(sub(2));
+    assert_eq!(given(&mut room, HUB), ["end 1 error 100", "end 2 2500"]);
+}

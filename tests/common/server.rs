@@ -48,7 +48,6 @@ impl Server {
 
     fn start_at(listen: String, config: &str) -> Self {
         let directory = TempDir::new().expect("a directory for the test");
-        fs::write(directory.path().join("roomwire.toml"), config).expect("the configuration");
         let mut server = Self {
             child: None,
             address: ([127, 0, 0, 1], 0).into(),
@@ -56,8 +55,15 @@ impl Server {
             directory,
             log: Arc::default(),
         };
+        server.configure(config);
         server.restart();
         server
+    }
+
+    /// Replaces the configuration file, for the next start.
+    pub fn configure(&self, config: &str) {
+        let file = self.directory.path().join("roomwire.toml");
+        fs::write(file, config).expect("the configuration");
     }
 
     /// Starts it again with the data that are there, after it was stopped or killed.

@@ -16,7 +16,8 @@ class BrowserLikeSocket extends WebSocket {
 
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
-  const client = new Centrifuge(url, { websocket: BrowserLikeSocket, minReconnectDelay: 50 });
+  const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
+  const client = new Centrifuge(url, { websocket, minReconnectDelay: 50 });
   client.log = { id: null, connecting: [], disconnected: [], errors: [] };
   client.on('connected', (context) => { client.log.id = context.client; });
   client.on('connecting', (context) => client.log.connecting.push(context));

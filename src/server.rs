@@ -59,16 +59,16 @@ const BACKLOG: i32 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't create the data directory {path}: {source}")]
+    #[error("can't create the data directory {path}")]
     DataDirectory { path: PathBuf, source: io::Error },
-    #[error("can't open the database in {path}: {source}")]
+    #[error("can't open the database in {path}")]
     Database { path: PathBuf, source: StoreError },
-    #[error("can't listen on {address}: {source}")]
+    #[error("can't listen on {address}")]
     Listen {
         address: SocketAddr,
         source: io::Error,
     },
-    #[error("can't start: {0}")]
+    #[error("can't start")]
     Threads(#[from] io::Error),
 }
 

@@ -1,4 +1,5 @@
-//! The judge of all other tests, judged: it must find every kind of wrong sequence, and accept the right one.
+//! The judge of all other tests, judged: it must find every kind of wrong sequence, and accept the
+//! right one.
 
 mod common;
 

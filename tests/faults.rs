@@ -1,4 +1,5 @@
-//! The process killed, stopped and worn: what was accepted stays, in order and whole, and nothing is left behind.
+//! The process killed, stopped and worn: what was accepted stays, in order and whole, and nothing
+//! is left behind.
 
 mod common;
 
@@ -73,7 +74,8 @@ fn publish_batches(server: &Server, name: &str, accepted: &AtomicUsize) -> Told 
     told
 }
 
-/// Runs five publishers, ends the server when `enough` deltas were accepted, and gives what each publisher was told.
+/// Runs five publishers, ends the server when `enough` deltas were accepted, and gives what each
+/// publisher was told.
 fn under_publish_load(server: &Server, name: &str, enough: usize, end: fn(u32)) -> Vec<Told> {
     let accepted = AtomicUsize::new(0);
     let accepted = &accepted;
@@ -107,8 +109,9 @@ fn signal(pid: u32, signal: &str) {
     assert!(sent.expect("`kill` is installed").success());
 }
 
-/// Checks the histories of all rooms against what the publishers were told, of which nothing may be lost, doubled or
-/// torn, and of which each publisher's deltas stand in the order in which it sent them.
+/// Checks the histories of all rooms against what the publishers were told, of which nothing may be
+/// lost, doubled or torn, and of which each publisher's deltas stand in the order in which it sent
+/// them.
 fn assert_all_kept(histories: &HashMap<&str, Vec<Entry>>, publishers: &[Told]) {
     for told in publishers {
         for (room, entry) in told {
@@ -168,7 +171,8 @@ fn twenty_kills_under_load_lose_double_and_tear_nothing() {
         server.restart();
         assert_all_kept(&histories(&server), &publishers);
     }
-    // A client that was there from the beginning and came back after each kill has seen exactly the log.
+    // A client that was there from the beginning and came back after each kill has seen exactly the
+    // log.
     let mut client = Client::connect(&server);
     for view in &mut views {
         assert_eq!(client.follow(view)["recovered"], true);

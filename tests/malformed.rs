@@ -1,5 +1,5 @@
-//! Malformed HTTP on every endpoint: each is refused with a problem document that says what exactly is wrong, nothing
-//! is published, and the server lives.
+//! Malformed HTTP on every endpoint: each is refused with a problem document that says what exactly
+//! is wrong, nothing is published, and the server lives.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! What the wire must look like for SDKs in the field: each known trap of the JSON client protocol as a test of its own.
+//! What the wire must look like for SDKs in the field: each known trap of the JSON client protocol
+//! as a test of its own.
 //! `common::client` checks the form of every message on the way.
 
 mod common;

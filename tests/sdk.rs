@@ -1,5 +1,5 @@
-//! The official SDKs of two languages, in their current and an older version, unmodified against the server. The
-//! scenarios stand in `tests/sdk`; `./test` installs what they need.
+//! The official SDKs of two languages, in their current and an older version, unmodified against
+//! the server. The scenarios stand in `tests/sdk`; `./test` installs what they need.
 
 mod common;
 #[path = "sdk/world.rs"]

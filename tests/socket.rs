@@ -1,5 +1,5 @@
-//! What a client may do wrong on its socket, and on the way to it: the connection ends as documented, with the code that
-//! tells the SDK whether to return, and the server lives.
+//! What a client may do wrong on its socket, and on the way to it: the connection ends as
+//! documented, with the code that tells the SDK whether to return, and the server lives.
 
 mod common;
 

@@ -1,8 +1,9 @@
-//! The least that a fan-out can cost: an epoll loop that copies bytes from publishers to subscribers, with no protocol,
-//! no order to keep on a disk and no history.
+//! The least that a fan-out can cost: an epoll loop that copies bytes from publishers to
+//! subscribers, with no protocol, no order to keep on a disk and no history.
 //!
-//! A connection begins with four bytes: the number of the room that it subscribes to, or [`PUBLISHER`]. A publisher sends
-//! frames of a room's number and a payload of fixed size, and gets one byte back for each.
+//! A connection begins with four bytes: the number of the room that it subscribes to, or
+//! [`PUBLISHER`]. A publisher sends frames of a room's number and a payload of fixed size, and gets
+//! one byte back for each.
 
 use std::{
     collections::HashMap,
@@ -58,7 +59,8 @@ struct Floor {
     buffer: Vec<u8>,
 }
 
-/// Prints its port and serves until it is killed; `kind` is `batching` or `one-write`, and the size of a payload.
+/// Prints its port and serves until it is killed; `kind` is `batching` or `one-write`, and the size
+/// of a payload.
 pub fn serve(kind: &[String]) -> anyhow::Result<()> {
     let [mode, bytes] = kind else {
         anyhow::bail!("the floor takes a mode and a size");

@@ -1,4 +1,5 @@
-//! Loads the floor as `roomwire bench` loads Roomwire: the same publishers, the same rates, the same distance ahead.
+//! Loads the floor as `roomwire bench` loads Roomwire: the same publishers, the same rates, the
+//! same distance ahead.
 
 use std::{
     io::{Read, Write},

@@ -1,5 +1,5 @@
-//! What a delivery costs, beside the least that it can cost: `cargo bench --bench fanout`. The README beside says
-//! what is counted.
+//! What a delivery costs, beside the least that it can cost: `cargo bench --bench fanout`. The
+//! README beside says what is counted.
 
 mod floor;
 mod generator;
@@ -19,7 +19,8 @@ use crate::{
 /// The core of everything that is not a server.
 const GENERATOR_CORE: &str = "1";
 const PAYLOAD_BYTES: usize = 128;
-/// What the client protocol makes of a payload: the names of its fields, the room, the position, the time.
+/// What the client protocol makes of a payload: the names of its fields, the room, the position,
+/// the time.
 const MESSAGE_BYTES: usize = 220;
 const PUBLISHERS: usize = 4;
 /// Deltas in one request of a saturating publisher.

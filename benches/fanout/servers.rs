@@ -1,4 +1,5 @@
-//! The servers under measurement: processes of their own on a core of their own, ended by their ids.
+//! The servers under measurement: processes of their own on a core of their own, ended by their
+//! ids.
 
 use std::{
     env,
@@ -49,7 +50,8 @@ pub struct Roomwire {
 }
 
 impl Roomwire {
-    /// Starts a server with one worker and an empty history, and waits until it accepts connections.
+    /// Starts a server with one worker and an empty history, and waits until it accepts
+    /// connections.
     pub fn start() -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
         let mut command = pinned(env!("CARGO_BIN_EXE_roomwire"));

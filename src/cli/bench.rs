@@ -1,4 +1,5 @@
-//! `roomwire bench`: subscribers and publishers in one process and on one thread, so that it takes one core.
+//! `roomwire bench`: subscribers and publishers in one process and on one thread, so that it takes
+//! one core.
 
 mod ledger;
 mod payload;
@@ -47,21 +48,25 @@ const CONNECTING: usize = 128;
 const SETTLE: Duration = Duration::from_secs(1);
 /// Deliveries that have not come for this long are lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// How far saturating publishers may be ahead of each subscriber; far less than what makes a server give up on one.
+/// How far saturating publishers may be ahead of each subscriber; far less than what makes a server
+/// give up on one.
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 #[derive(Args)]
 #[command(after_help = "\
-Every delta carries its time and a number. The summary tells whether each subscriber got each number of its room exactly
-once and in order; if not, or if a connection ended early, the exit code is 1. Latency is counted from the moment a delta
-was due.
+Every delta carries its time and a number. The summary tells whether each subscriber got each
+number of its room exactly once and in order; if not, or if a connection ended early, the exit code
+is 1. Latency is counted from the moment a delta was due.
 
 Examples:
-  roomwire bench                                          1,000 subscribers in one room, 100 deltas/s
-  roomwire bench --rate max --batch 16 --pid $(pidof roomwire)
-                                                          as much as the server takes, and what it costs there
+  roomwire bench
+      1,000 subscribers in one room, 100 deltas a second
+  roomwire bench --rate max --pid $(pidof roomwire)
+      as much as the server takes, and what it costs there
   roomwire bench -n 10000 --rooms 1000 --rate 1000 --json
-  roomwire bench -n 10000 --idle --duration 30 --pid 4711  bytes per idle connection")]
+      many small rooms, figures for machines
+  roomwire bench -n 10000 --idle --pid $(pidof roomwire)
+      bytes per idle connection")]
 pub struct Flags {
     /// Connections, each subscribed to one room
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1000)]
@@ -127,7 +132,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let (subscribers, rooms) = (flags.subscribers as usize, flags.rooms as usize);
     ensure!(
         rooms <= subscribers,
-        "{rooms} rooms can't all have one of {subscribers} subscribers; take fewer --rooms or more --subscribers"
+        "{rooms} rooms can't all have one of {subscribers} subscribers; \
+         take fewer --rooms or more --subscribers"
     );
     process::allow_sockets(subscribers + usize::from(flags.publishers))?;
     let server = flags.pid.map(Watched);

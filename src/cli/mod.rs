@@ -13,7 +13,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::address::ServerUrl;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 it did what was asked, 1 it failed (the reason is on stderr), 2 it was called wrongly.";
+Exit codes:
+  0  it did what was asked
+  1  it failed; the reason is on stderr
+  2  it was called wrongly";
 
 #[derive(Parser)]
 #[command(name = "roomwire", version, about, after_help = EXIT_CODES)]
@@ -75,7 +78,8 @@ fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
 /// What to try when nobody answers at a server's address.
 fn how_to_reach(url: &ServerUrl) -> String {
     format!(
-        "no server answers at {url}; start one with `roomwire serve --dev`, or name another with --url or ROOMWIRE_URL"
+        "no server answers at {url}; start one with `roomwire serve --dev`, \
+         or name another with --url or ROOMWIRE_URL"
     )
 }
 

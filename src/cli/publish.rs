@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 #[command(after_help = "\
-Prints where the delta stands: room, offset, epoch. With lines from a pipe, where the last one stands.
+Prints where the delta stands: room, offset, epoch. With lines from a pipe, where the last one
+stands.
 
 Every delta has an idempotency key, made up unless --key gives one: when a server is busy or its
 answer is lost, the same deltas are sent again and still count once.
@@ -127,7 +128,8 @@ struct Patience {
     length: Duration,
     since: Option<Instant>,
     backoff: Backoff,
-    /// Whether the server ever answered: one that never did is not there, and waiting does not help.
+    /// Whether the server ever answered: one that never did is not there, and waiting does not
+    /// help.
     answered: bool,
 }
 

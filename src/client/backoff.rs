@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Doubling waits with full jitter: each is drawn evenly between nothing and a ceiling that doubles, so that clients
-/// which lost their server together do not come back together.
+/// Doubling waits with full jitter: each is drawn evenly between nothing and a ceiling that
+/// doubles, so that clients which lost their server together do not come back together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,

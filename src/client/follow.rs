@@ -1,5 +1,5 @@
-//! What a client that follows rooms says and remembers. Pure: [`Follower`] takes the server's messages and returns what
-//! to answer; the caller owns the socket and the clock.
+//! What a client that follows rooms says and remembers. Pure: [`Follower`] takes the server's
+//! messages and returns what to answer; the caller owns the socket and the clock.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub enum Event<'a> {
         /// One line of JSON.
         data: &'a RawValue,
     },
-    /// What was missed can't be replayed: the state built from this room's deltas has to be loaded anew.
+    /// What was missed can't be replayed: the state built from this room's deltas has to be loaded
+    /// anew.
     Reload { room: &'a RoomName },
 }
 
@@ -80,7 +81,8 @@ impl Follower {
         }
     }
 
-    /// What to say first on a new connection: who this is, and all rooms, each from where it was left.
+    /// What to say first on a new connection: who this is, and all rooms, each from where it was
+    /// left.
     pub fn open(&mut self) -> String {
         self.connect_id = next_id(&mut self.last_id);
         self.answers_pings = false;

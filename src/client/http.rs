@@ -1,4 +1,4 @@
-//! The HTTP door: publishing and history.
+//! The HTTP door: publishing.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use awc::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::{client::address::ServerUrl, delta::RoomName};
 
@@ -45,7 +44,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Whether the same request may succeed later: the server is full, stopping, or out of disk space.
+    /// Whether the same request may succeed later: the server is full, stopping, or out of disk
+    /// space.
     pub fn is_temporary(&self) -> bool {
         matches!(self.status, 503 | 507)
     }
@@ -78,28 +78,6 @@ pub enum Outcome {
     Refused(Problem),
 }
 
-/// One page of a room's history.
-#[derive(Debug, Deserialize)]
-pub struct HistoryPage {
-    pub epoch: String,
-    /// Whether nothing is missing between the position asked for and the first delta.
-    pub recovered: bool,
-    pub deltas: Vec<Kept>,
-    pub newest: u64,
-    /// Whether another page follows.
-    pub more: bool,
-}
-
-/// A delta of a room's history.
-#[derive(Debug, Deserialize)]
-pub struct Kept {
-    pub offset: u64,
-    /// Milliseconds since the Unix epoch.
-    pub time: u64,
-    pub id: String,
-    pub data: Box<RawValue>,
-}
-
 /// Keeps its connections for the next request; cheap to clone, bound to its thread.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -130,7 +108,8 @@ impl HttpClient {
         self.answer(request, json).await
     }
 
-    /// Publishes `batch`, a JSON array of `{"room","data","id"?}`; its outcomes are in the order of its entries.
+    /// Publishes `batch`, a JSON array of `{"room","data","id"?}`; its outcomes are in the order of
+    /// its entries.
     pub async fn publish_batch(&self, batch: Bytes) -> Result<Vec<Outcome>, HttpError> {
         #[derive(Deserialize)]
         struct Results {
@@ -142,22 +121,6 @@ impl HttpClient {
             .insert_header((header::CONTENT_TYPE, "application/json"));
         let answer: Results = self.answer(request, batch).await?;
         Ok(answer.results)
-    }
-
-    /// At most `limit` deltas after `offset`, oldest first; with no `epoch`, of whatever log the server has.
-    pub async fn history(
-        &self,
-        room: &RoomName,
-        offset: u64,
-        epoch: Option<&str>,
-        limit: u32,
-    ) -> Result<HistoryPage, HttpError> {
-        let mut url = format!("{}?after={offset}&limit={limit}", self.room_url(room));
-        if let Some(epoch) = epoch {
-            url += "&epoch=";
-            percent_encode(epoch, &mut url);
-        }
-        self.answer(self.client.get(url), Bytes::new()).await
     }
 
     fn room_url(&self, room: &RoomName) -> String {
@@ -320,24 +283,5 @@ mod tests {
             error.unwrap_err().to_string(),
             "cannot reach http://127.0.0.1:1: Connection refused (os error 111)"
         );
-    }
-
-    #[actix_rt::test]
-    async fn a_page_of_history_keeps_its_json_as_it_was() {
-        let server = FakeServer::start([(
-            200,
-            r#"{"room":"a","epoch":"e+1","recovered":true,"newest":9,"more":true,
-                "deltas":[{"offset":8,"time":5,"id":"k","data":12345678901234567890}]}"#,
-        )])
-        .await;
-        let room = RoomName::new("a").unwrap();
-        let page = HttpClient::new(server.url())
-            .history(&room, 7, Some("e+1"), 1)
-            .await
-            .unwrap();
-        assert!(page.recovered && page.more);
-        assert_eq!(page.deltas[0].data.get(), "12345678901234567890");
-        let head = &server.requests()[0].head;
-        assert!(head.starts_with("GET /v1/rooms/a/deltas?after=7&limit=1&epoch=e%2B1 "));
     }
 }

@@ -1,6 +1,7 @@
 //! The client's side of both doors: deltas go in over HTTP, and come out over the WebSocket.
 //!
-//! [`frame`], [`message`], [`follow`] and [`backoff`] are pure; [`http`] and [`socket`] do the talking.
+//! [`frame`], [`message`], [`follow`] and [`backoff`] are pure; [`http`] and [`socket`] do the
+//! talking.
 
 pub mod address;
 pub mod backoff;

@@ -1,5 +1,5 @@
-//! One WebSocket to the server. Reading allocates nothing per message: all sockets of a thread share one read buffer,
-//! and a socket keeps bytes of its own only while a frame is half there.
+//! One WebSocket to the server. Reading allocates nothing per message: all sockets of a thread
+//! share one read buffer, and a socket keeps bytes of its own only while a frame is half there.
 
 use std::{
     cell::RefCell,
@@ -30,16 +30,22 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 /// Why there is no socket, or no longer one.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("cannot reach {url}: {source}")]
-    Unreachable { url: ServerUrl, source: io::Error },
+    #[error("cannot reach {url}: {reason}")]
+    Unreachable { url: ServerUrl, reason: io::Error },
     #[error("{url} did not open a WebSocket: {answer}")]
     Refused { url: ServerUrl, answer: String },
     #[error("the connection was lost: {0}")]
-    Lost(#[from] io::Error),
+    Lost(io::Error),
     #[error("the server closed the connection: {code} {reason}")]
     Closed { code: u16, reason: String },
     #[error(transparent)]
     BadFrame(#[from] BadFrame),
+}
+
+impl From<io::Error> for SocketError {
+    fn from(reason: io::Error) -> Self {
+        Self::Lost(reason)
+    }
 }
 
 /// Where sockets of one thread read into; cheap to clone.
@@ -73,9 +79,9 @@ struct Inbox {
 impl Socket {
     /// Connects and shakes hands; gives up after 10 s.
     pub async fn open(url: &ServerUrl, buffer: &ReadBuffer) -> Result<Self, SocketError> {
-        let unreachable = |source| SocketError::Unreachable {
+        let unreachable = |reason| SocketError::Unreachable {
             url: url.clone(),
-            source,
+            reason,
         };
         timeout(OPEN_TIMEOUT, async {
             let mut stream = TcpStream::connect((url.host(), url.port()))
@@ -127,7 +133,8 @@ impl Socket {
         if buffer.len() < kept * 2 {
             buffer.resize(kept * 2, 0);
         }
-        // `poll_read` knows that a short read has emptied the socket, which saves a system call for every read.
+        // `poll_read` knows that a short read has emptied the socket, which saves a system call for
+        // every read.
         let mut free = ReadBuf::new(&mut buffer[kept..]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut free))?;
         let read = free.filled().len();

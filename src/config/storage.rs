@@ -17,7 +17,7 @@ impl Storage {
     pub(super) fn read(from: &mut Reader) -> Self {
         Self {
             cache: from.size("storage.cache", 64 * MIB, MIB..=64 * GIB),
-            reserve: from.size("storage.reserve", 64 * MIB, 0..=TIB),
+            reserve: from.size("storage.reserve", 64 * MIB, 0..=1024 * TIB),
         }
     }
 }

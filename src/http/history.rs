@@ -79,7 +79,7 @@ pub async fn deltas(
     let epoch = history.epoch();
     let same_life = parameters
         .text("epoch")
-        .is_none_or(|asked| *asked == *epoch);
+        .is_none_or(|asked| asked.is_empty() || *asked == *epoch);
     let name = room.clone();
     let read = actix_web::web::block(move || match same_life {
         true => read(&history, &name, from, limit),
@@ -124,7 +124,7 @@ fn place(parameters: &Parameters) -> Result<From, Problem> {
         (Some(_), Some(since)) => Err(Problem::bad_parameter(
             "since",
             since,
-            "to be left out where after is given",
+            "nothing where after is given",
         )),
         (Some(offset), None) => Ok(From::After(offset)),
         (None, Some(since)) => time(since).map(From::Since).ok_or_else(|| {

@@ -179,6 +179,7 @@ impl State {
 fn entry_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text);
+    let reason = reason.replace("struct BatchEntry", "an object");
     format!("{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…}}, of which id may be left out")
 }
 

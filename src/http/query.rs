@@ -21,7 +21,11 @@ impl Parameters {
                 return Err(Problem::unknown_parameter(name, allowed));
             }
             if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Problem::bad_parameter(name, value, "to be given once"));
+                return Err(Problem::bad_parameter(
+                    name,
+                    value,
+                    "one value, and was given before",
+                ));
             }
         }
         Ok(Self(pairs))

@@ -78,17 +78,20 @@ pub fn configure(app: &mut ServiceConfig) {
     .service(
         web::resource("/healthz")
             .route(web::get().to(health::live))
-            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+            .route(web::head().to(health::live))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
     )
     .service(
         web::resource("/readyz")
             .route(web::get().to(health::ready))
-            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+            .route(web::head().to(health::ready))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
     )
     .service(
         web::resource("/metrics")
             .route(web::get().to(health::figures))
-            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+            .route(web::head().to(health::figures))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
     )
     .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
     .default_service(web::to(nothing_here));

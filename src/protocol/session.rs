@@ -146,6 +146,15 @@ impl Session {
         replies: &mut FrameBuilder,
         effects: &mut Vec<Effect>,
     ) {
+        // Even where it is not looked at: the frame as a whole is a text (RFC 6455 §5.6).
+        let frame = match std::str::from_utf8(frame) {
+            Ok(text) => text.as_bytes(),
+            Err(_) => {
+                self.closed = true;
+                effects.push(Effect::Close(Disconnect::BAD_REQUEST));
+                return;
+            }
+        };
         for line in command::lines(frame) {
             if self.closed {
                 return;

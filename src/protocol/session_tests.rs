@@ -281,7 +281,7 @@ fn a_client_publishes_only_where_its_namespace_says_so_and_on_one_line() {
 fn bad_utf8_ends_the_session_and_deep_nesting_does_not_end_the_server() {
     let mut client = Client::connected();
     client.session.receive(
-        b"{\"id\":2,\"subscribe\":{\"channel\":\"\xff\"}}",
+        b"{\"id\":2,\"subscribe\":{\"channel\":\"a\",\"novel\":\"\xff\"}}",
         &namespaces(),
         &mut client.replies,
         &mut client.effects,

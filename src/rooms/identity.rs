@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     layout::{self, Checkpoint},
-    store::{Order, Store, StoreError, Write},
+    store::{Order, Store, StoreError},
     writer::put,
 };
 use crate::delta::Epoch;
@@ -26,12 +26,18 @@ pub fn load(store: &dyn Store) -> Result<(Epoch, Checkpoint), StoreError> {
     let epoch = store
         .get(layout::EPOCH_KEY)?
         .and_then(|epoch| String::from_utf8(epoch).ok());
-    let epoch = epoch.ok_or_else(|| layout::corrupt(layout::EPOCH_KEY))?;
+    let mut epoch = epoch
+        .ok_or_else(|| layout::corrupt(layout::EPOCH_KEY))?
+        .into();
+    if store.get(layout::PLACE_KEY)? != Some(layout::encode_place(store.place()?)) {
+        // A copy, such as a backup that was put back: clients may know positions that it will give to other deltas.
+        epoch = renew(store)?;
+    }
     let checkpoint = match store.get(layout::CHECKPOINT_KEY)? {
         Some(record) => Checkpoint::decode(&record)?,
         None => Checkpoint::default(),
     };
-    Ok((epoch.into(), checkpoint))
+    Ok((epoch, checkpoint))
 }
 
 fn create(store: &dyn Store) -> Result<(Epoch, Checkpoint), StoreError> {
@@ -43,19 +49,21 @@ fn create(store: &dyn Store) -> Result<(Epoch, Checkpoint), StoreError> {
     if !empty {
         return Err(StoreError::Foreign);
     }
-    let epoch = new_epoch();
+    store.commit(vec![put(
+        layout::FORMAT_KEY.to_vec(),
+        layout::encode_format(),
+    )])?;
+    Ok((renew(store)?, Checkpoint::default()))
+}
+
+/// Begins a new epoch.
+pub fn renew(store: &dyn Store) -> Result<Epoch, StoreError> {
+    let epoch: Epoch = Uuid::new_v4().simple().to_string().into();
+    let place = layout::encode_place(store.place()?);
     store.commit(vec![
-        put_epoch(&epoch),
-        put(layout::FORMAT_KEY.to_vec(), layout::encode_format()),
+        put(layout::EPOCH_KEY.to_vec(), epoch.as_bytes().to_vec()),
+        put(layout::PLACE_KEY.to_vec(), place),
     ])?;
     store.flush()?;
-    Ok((epoch, Checkpoint::default()))
-}
-
-pub fn new_epoch() -> Epoch {
-    Uuid::new_v4().simple().to_string().into()
-}
-
-pub fn put_epoch(epoch: &Epoch) -> Write {
-    put(layout::EPOCH_KEY.to_vec(), epoch.as_bytes().to_vec())
+    Ok(epoch)
 }

@@ -8,7 +8,7 @@
 //! | `k` room `0xFF` idempotency key | [`FirstSeen`] |
 //! | `e` time offset | the `k` key that was first seen then |
 //! | `c` | [`Checkpoint`] |
-//! | `m` `epoch`, `m` `format` | the log's identity; [`FORMAT`] |
+//! | `m` `epoch`, `m` `place`, `m` `format` | the log's identity; which store it is in; [`FORMAT`] |
 //!
 //! Numbers are big-endian, so that keys sort by them; `0xFF` is in no UTF-8 text, so that no room's
 //! keys lie among another's. Every record begins with the version of its own shape.
@@ -25,6 +25,7 @@ pub const FORMAT: u32 = 1;
 
 pub const CHECKPOINT_KEY: &[u8] = b"c";
 pub const EPOCH_KEY: &[u8] = b"mepoch";
+pub const PLACE_KEY: &[u8] = b"mplace";
 pub const FORMAT_KEY: &[u8] = b"mformat";
 
 const END_OF_NAME: u8 = 0xFF;
@@ -246,6 +247,11 @@ impl Checkpoint {
         let (offset, clock) = decode_pair(CHECKPOINT_KEY, record)?;
         Ok(Self { offset, clock })
     }
+}
+
+/// As [`super::store::Store::place`] gives it.
+pub fn encode_place(place: u64) -> Vec<u8> {
+    place.to_be_bytes().to_vec()
 }
 
 pub fn encode_format() -> Vec<u8> {

@@ -47,6 +47,10 @@ pub trait Store: Send + Sync {
     /// Opens anew what is on disk. Until it succeeds, reads and writes give [`StoreError::Closed`].
     fn reopen(&self) -> Result<(), StoreError>;
 
+    /// Tells this store from its copies: the same at every opening, another one for a store that was put back from a
+    /// backup.
+    fn place(&self) -> Result<u64, StoreError>;
+
     /// Bytes that the file system still has for us.
     fn free_bytes(&self) -> Result<u64, StoreError>;
 }

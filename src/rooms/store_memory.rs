@@ -172,6 +172,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn place(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     fn free_bytes(&self) -> Result<u64, StoreError> {
         Ok(if self.lock().used_up { 0 } else { u64::MAX })
     }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
@@ -160,6 +161,15 @@ impl Store for SledStore {
         Ok(())
     }
 
+    fn place(&self) -> Result<u64, StoreError> {
+        let file = fs::metadata(self.path.join("db"));
+        file.map(|file| file.ino())
+            .map_err(|source| StoreError::Io {
+                what: "look at its file",
+                source,
+            })
+    }
+
     fn free_bytes(&self) -> Result<u64, StoreError> {
         fs2::available_space(&self.path).map_err(|source| StoreError::Io {
             what: "ask for free space",
@@ -181,6 +191,8 @@ impl Database {
                 Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
                     thread::sleep(LOCK_RETRY);
                 }
+                // An error but for the lock means that nobody else has the database open.
+                Err(StoreError::Corrupt { .. }) if remove_torn_snapshots(path) => {}
                 result => break result?,
             }
         };
@@ -211,6 +223,17 @@ impl Database {
         self.pages.sync_data()?;
         Ok(())
     }
+}
+
+/// sled writes a snapshot of its page table beside its log when it opens, under a name that ends in `.generating` until
+/// it is whole. One that a crash or a full disk has left behind makes sled refuse the database, which does not need it.
+/// Tells whether there was one.
+fn remove_torn_snapshots(path: &Path) -> bool {
+    let files = fs::read_dir(path).into_iter().flatten().flatten();
+    let torn = files.filter(|file| file.file_name().to_string_lossy().ends_with(".generating"));
+    torn.filter(|file| fs::remove_file(file.path()).is_ok())
+        .count()
+        > 0
 }
 
 impl LargeNodes {
@@ -269,6 +292,24 @@ fn explain(error: sled::Error, what: &'static str, path: &Path) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_torn_snapshot_does_not_keep_the_database_shut() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = Write::Put {
+            key: b"k".to_vec(),
+            value: b"v".to_vec(),
+        };
+        let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+        store.commit(vec![write]).unwrap();
+        store.flush().unwrap();
+        drop(store);
+        let torn = directory.path().join("snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&torn, b"").unwrap();
+        let store = SledStore::open(directory.path(), 1 << 20).unwrap();
+        assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
+        assert!(!torn.exists());
+    }
 
     #[test]
     fn a_flush_syncs_the_large_nodes_that_came_since_the_last() {

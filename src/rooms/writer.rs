@@ -157,9 +157,7 @@ impl HistoryWriter {
         let lost =
             epoch != *known || checkpoint.offset < self.shared.durable.load(Ordering::Acquire);
         if lost && epoch == *known {
-            epoch = identity::new_epoch();
-            store.commit(vec![identity::put_epoch(&epoch)])?;
-            store.flush()?;
+            epoch = identity::renew(store)?;
         }
         *known = epoch;
         self.shared

@@ -163,7 +163,8 @@ impl Client {
         self.socket.read_close()
     }
 
-    /// Says something that must not be answered by an end of the connection, and sees that it goes on.
+    /// Says something that must not be answered by an end of the connection, and sees that it goes
+    /// on.
     pub fn is_alive(&mut self) {
         self.result("unsubscribe", json!({"channel": "nowhere"}));
     }

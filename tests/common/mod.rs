@@ -1,7 +1,9 @@
-//! What the tests of the running server share: the server as a process, plain HTTP, WebSocket frames, a client of the
-//! JSON protocol, a proxy that can be cut, and the one judge of what a client saw.
+//! What the tests of the running server share: the server as a process, plain HTTP, WebSocket
+//! frames, a client of the JSON protocol, a proxy that can be cut, and the one judge of what a
+//! client saw.
 //!
-//! Everything blocks and is bounded by [`PATIENCE`]: a test that waits in vain says for what, and shows the log.
+//! Everything blocks and is bounded by [`PATIENCE`]: a test that waits in vain says for what, and
+//! shows the log.
 
 // Each test binary uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
@@ -26,7 +28,8 @@ pub use socket::Socket;
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks until `probe` gives something, for what nobody announces: a metric, a file descriptor, an exit.
+/// Looks until `probe` gives something, for what nobody announces: a metric, a file descriptor, an
+/// exit.
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! A TCP proxy whose line can be cut and mended, for clients that lose the network while the server lives.
+//! A TCP proxy whose line can be cut and mended, for clients that lose the network while the server
+//! lives.
 
 use std::{
     io::{Read, Write},

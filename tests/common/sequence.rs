@@ -1,4 +1,5 @@
-//! The one judge of what a client saw: whether it is exactly the room's sequence, or where it is not.
+//! The one judge of what a client saw: whether it is exactly the room's sequence, or where it is
+//! not.
 
 use serde_json::Value;
 
@@ -26,7 +27,8 @@ pub enum Seen {
         at: u64,
     },
     Delta(Entry),
-    /// The client was told that it missed what can't be replayed, and that it goes on behind this offset.
+    /// The client was told that it missed what can't be replayed, and that it goes on behind this
+    /// offset.
     Reload {
         at: u64,
     },
@@ -55,8 +57,8 @@ pub enum Wrong {
     NotJoined,
 }
 
-/// Checks that `seen` is `log` from the place where the client joined to the log's end, without a loss, a double or
-/// a swap; only what an explicit reload steps over may be missing.
+/// Checks that `seen` is `log` from the place where the client joined to the log's end, without a
+/// loss, a double or a swap; only what an explicit reload steps over may be missing.
 pub fn check(log: &[Entry], seen: &[Seen]) -> Result<(), Wrong> {
     let mut next = None;
     for (place, event) in seen.iter().enumerate() {
@@ -112,7 +114,8 @@ fn judge(log: &[Entry], seen: &[Seen], place: usize, got: &Entry, expected: usiz
     Wrong::Lost { offset: skipped }
 }
 
-/// What one client knows of a room: its position, moved as the official SDKs move it, and all that it saw.
+/// What one client knows of a room: its position, moved as the official SDKs move it, and all that
+/// it saw.
 #[derive(Debug, Clone)]
 pub struct View {
     pub room: String,
@@ -158,7 +161,8 @@ impl View {
         self.seen.iter().filter(reload).count()
     }
 
-    /// Takes the result of a subscribe command. Another epoch's deltas can't be compared: what was seen before it goes.
+    /// Takes the result of a subscribe command. Another epoch's deltas can't be compared: what was
+    /// seen before it goes.
     pub fn subscribed(&mut self, result: &Value) {
         let offset = result["offset"].as_u64().unwrap_or(0);
         let epoch = result["epoch"].as_str().unwrap_or_default();

@@ -48,7 +48,6 @@ impl Server {
 
     fn start_at(listen: String, config: &str) -> Self {
         let directory = TempDir::new().expect("a directory for the test");
-        fs::write(directory.path().join("roomwire.toml"), config).expect("the configuration");
         let mut server = Self {
             child: None,
             address: ([127, 0, 0, 1], 0).into(),
@@ -56,8 +55,15 @@ impl Server {
             directory,
             log: Arc::default(),
         };
+        server.configure(config);
         server.restart();
         server
+    }
+
+    /// Replaces the configuration file, for the next start.
+    pub fn configure(&self, config: &str) {
+        let file = self.directory.path().join("roomwire.toml");
+        fs::write(file, config).expect("the configuration");
     }
 
     /// Starts it again with the data that are there, after it was stopped or killed.
@@ -164,7 +170,8 @@ impl Server {
         serde_json::from_slice(&reply.body).expect("a position")
     }
 
-    /// Publishes `{"n":first}` and the numbers that follow, a batch at a time, and says what became of them.
+    /// Publishes `{"n":first}` and the numbers that follow, a batch at a time, and says what became
+    /// of them.
     pub fn publish_numbers(&self, room: &str, first: u64, count: u64) -> Vec<Entry> {
         let numbers: Vec<u64> = (first..first + count).collect();
         let mut http = self.http();
@@ -295,7 +302,8 @@ fn accepting_address(line: &str) -> Option<SocketAddr> {
     url.strip_prefix("http://")?.parse().ok()
 }
 
-/// A port that stays free while its server is down: below those that the kernel gives to outgoing connections.
+/// A port that stays free while its server is down: below those that the kernel gives to outgoing
+/// connections.
 fn lasting_port() -> u16 {
     let random = || {
         let nanos = std::time::UNIX_EPOCH

@@ -202,7 +202,8 @@ impl Socket {
     }
 }
 
-/// Code and reason of a close frame. A reason that is empty or JSON would be misread by the JavaScript SDK.
+/// Code and reason of a close frame. A reason that is empty or JSON would be misread by the
+/// JavaScript SDK.
 pub fn close_of(frame: &Frame) -> (u16, String) {
     let [high, low, reason @ ..] = &frame.payload[..] else {
         panic!("a close frame without a code");

@@ -120,3 +120,30 @@ fn a_real_database_gives_it_all_back() {
         .unwrap();
     assert_eq!(again, [repeated(7, 7)]);
 }
+
+#[test]
+fn a_copy_of_a_database_begins_a_new_epoch_and_its_original_keeps_the_old_one() {
+    let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = |directory: &std::path::Path| {
+        let store = SledStore::open(directory, 1 << 20).unwrap();
+        HistoryWriter::open(Arc::new(store), SETTINGS).unwrap()
+    };
+    let mut writer = open(original.path());
+    let epoch = writer.history().epoch();
+    writer
+        .apply(&[ordered(1, "a", None, 0)], |_| FOREVER)
+        .unwrap();
+    writer.flush().unwrap();
+    drop(writer);
+    for file in ["db", "conf"] {
+        std::fs::copy(original.path().join(file), copy.path().join(file)).unwrap();
+    }
+    std::fs::create_dir(copy.path().join("blobs")).unwrap();
+    let restored = open(copy.path());
+    let new_epoch = restored.history().epoch();
+    assert_eq!(restored.checkpoint(), 1);
+    assert_ne!(new_epoch, epoch);
+    drop(restored);
+    assert_eq!(open(copy.path()).history().epoch(), new_epoch);
+    assert_eq!(open(original.path()).history().epoch(), epoch);
+}

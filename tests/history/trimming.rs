@@ -175,6 +175,10 @@ impl Store for Interrupting {
         self.store.reopen()
     }
 
+    fn place(&self) -> Result<u64, StoreError> {
+        self.store.place()
+    }
+
     fn free_bytes(&self) -> Result<u64, StoreError> {
         self.store.free_bytes()
     }

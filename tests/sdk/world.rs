@@ -1,4 +1,5 @@
-//! What a scenario script can do to the world around its SDK. It prints `world VERB ARGUMENTS` and reads one line back:
+//! What a scenario script can do to the world around its SDK. It prints `world VERB ARGUMENTS` and
+//! reads one line back:
 //!
 //! | verb | effect |
 //! | --- | --- |
@@ -92,7 +93,8 @@ fn assert_installed(path: &Path) {
     );
 }
 
-/// Runs one scenario against a server of its own; what the script says on stderr is the reason of a failure.
+/// Runs one scenario against a server of its own; what the script says on stderr is the reason of a
+/// failure.
 pub fn run(sdk: Sdk, scenario: &str) {
     let config = if scenario == "answers_pings" {
         FAST_PINGS

@@ -1,5 +1,5 @@
-//! What the load generator publishes, and how it finds it again without parsing: the sender's clock, its lane and a
-//! number, padded to the size asked for.
+//! What the load generator publishes, and how it finds it again without parsing: the sender's
+//! clock, its lane and a number, padded to the size asked for.
 
 use std::io::Write;
 

@@ -1,4 +1,5 @@
-//! What Linux tells about processes: the server's CPU time and memory, and how many descriptors this one may open.
+//! What Linux tells about processes: the server's CPU time and memory, and how many descriptors
+//! this one may open.
 
 use std::{fs, io};
 

@@ -1,4 +1,5 @@
-//! One publisher: a keep-alive connection with one request under way, which keeps the order of its lane.
+//! One publisher: a keep-alive connection with one request under way, which keeps the order of its
+//! lane.
 
 use std::{rc::Rc, time::Duration};
 
@@ -54,8 +55,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes a delta every `interval` from `start` to `end`. A delta that is overdue because the answer before it
-    /// took long carries the time at which it was due, so that a slow server can't hide behind a slow publisher.
+    /// Publishes a delta every `interval` from `start` to `end`. A delta that is overdue because
+    /// the answer before it took long carries the time at which it was due, so that a slow server
+    /// can't hide behind a slow publisher; one that is still overdue at the end is left out.
     pub async fn at_rate(
         mut self,
         start: Instant,
@@ -65,7 +67,7 @@ impl Publisher {
         let due_at = |count: u64| start + Duration::from_nanos(interval.as_nanos() as u64 * count);
         loop {
             let due = due_at(self.count);
-            if due >= end {
+            if due >= end || Instant::now() >= end {
                 return Ok(());
             }
             let waited = Instant::now() < due;
@@ -85,8 +87,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes `batch` deltas at a time until `end`, as fast as they are answered and at most `ahead` deliveries ahead
-    /// of the subscribers: the generator must not be what drowns them.
+    /// Publishes `batch` deltas at a time until `end`, as fast as they are answered and at most
+    /// `ahead` deliveries ahead of the subscribers: the generator must not be what drowns them.
     pub async fn saturating(mut self, batch: u64, ahead: u64, end: Instant) -> anyhow::Result<()> {
         loop {
             let caught_up = timeout_at(end, self.tally.caught_up(ahead)).await;

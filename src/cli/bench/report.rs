@@ -59,7 +59,8 @@ pub struct ServerUse {
 }
 
 impl Report {
-    /// Whether every subscriber got every delta exactly once, in order, over a connection that held.
+    /// Whether every subscriber got every delta exactly once, in order, over a connection that
+    /// held.
     pub fn is_clean(&self) -> bool {
         let whole =
             |traffic: &Traffic| (traffic.lost, traffic.doubled, traffic.swapped) == (0, 0, 0);
@@ -98,7 +99,8 @@ impl fmt::Display for Report {
             )?;
             writeln!(
                 f,
-                "  latency     p50 {p50:.2} ms   p90 {p90:.2} ms   p99 {p99:.2} ms   max {max:.2} ms"
+                "  latency     p50 {p50:.2} ms   p90 {p90:.2} ms   p99 {p99:.2} ms   \
+                 max {max:.2} ms"
             )?;
             writeln!(
                 f,
@@ -117,7 +119,8 @@ impl fmt::Display for Report {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
                 f,
-                "\n  memory      {:.2} KB per connection ({:.1} MiB before, {:.1} MiB with all connected)",
+                "\n  memory      {:.2} KB per connection ({:.1} MiB before, \
+                 {:.1} MiB with all connected)",
                 server.resident_bytes_per_connection / 1e3,
                 mib(server.resident_bytes_before),
                 mib(server.resident_bytes_connected),

@@ -1,4 +1,5 @@
-//! Publishes JSON lines in their order: a thread reads and checks them, one request at a time carries what is there.
+//! Publishes JSON lines in their order: a thread reads and checks them, one request at a time
+//! carries what is there.
 
 use std::{
     io::{BufRead, Read},
@@ -128,7 +129,8 @@ impl LinePublisher {
                 }
             }
             self.progress.set_position(self.summary.published);
-            // All from the first one on that was not taken is sent again: what was taken counts once, by its key.
+            // All from the first one on that was not taken is sent again: what was taken counts
+            // once, by its key.
             rest = match busy {
                 Some((at, problem)) => {
                     let error = HttpError::Problem(problem);
@@ -161,7 +163,8 @@ impl LinePublisher {
         self.summary.bad_lines += 1;
         if !bounds.keep_going {
             bail!(
-                "line {number}: {reason} ({} lines were published; --keep-going leaves out bad ones)",
+                "line {number}: {reason} ({} lines were published; \
+                 --keep-going leaves out bad ones)",
                 self.summary.published
             );
         }

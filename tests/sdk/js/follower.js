@@ -5,8 +5,8 @@ import { WebSocket } from 'ws';
 import { until, world } from './world.js';
 
 /**
- * Delivers a message to a task of its own, as browsers do. By default `ws` delivers all that one read brought in a row,
- * and before 5.8 the SDK mixes up frames of several messages then, whoever sends them.
+ * Delivers each message in a task of its own, as browsers do. By default `ws` delivers all that one
+ * read brought in a row, and before 5.8 the SDK then mixes up frames of several messages.
  */
 class BrowserLikeSocket extends WebSocket {
   constructor(url, protocols) {
@@ -16,7 +16,8 @@ class BrowserLikeSocket extends WebSocket {
 
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
-  const client = new Centrifuge(url, { websocket: BrowserLikeSocket, minReconnectDelay: 50 });
+  const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
+  const client = new Centrifuge(url, { websocket, minReconnectDelay: 50 });
   client.log = { id: null, connecting: [], disconnected: [], errors: [] };
   client.on('connected', (context) => { client.log.id = context.client; });
   client.on('connecting', (context) => client.log.connecting.push(context));

@@ -95,7 +95,7 @@ export async function publishes_what_is_never_stored(Centrifuge) {
   const sender = await Follower.join(one, 'typing:a');
   const receiver = await Follower.join(two, 'typing:a');
   await sender.subscription.publish({ typing: true });
-  const [notice] = await until('the notice', () => receiver.publications[0] && receiver.publications);
+  const notice = await until('the notice', () => receiver.publications[0]);
   assertEqual(notice.data, { typing: true }, 'data');
   assert(!notice.offset, `an offset: ${notice.offset}`);
   assert(notice.info.client, 'nobody is named as the sender');
@@ -110,7 +110,7 @@ export async function publishes_what_is_stored(Centrifuge) {
   const sender = await Follower.join(one, 'open:a');
   const receiver = await Follower.join(two, 'open:a');
   await sender.subscription.publish({ text: 'hello' });
-  const [delta] = await until('the delta', () => receiver.publications[0] && receiver.publications);
+  const delta = await until('the delta', () => receiver.publications[0]);
   assert(delta.offset > 0, 'it has no offset');
   assert(delta.info.client, 'nobody is named as the sender');
   const { publications } = await receiver.subscription.history({ limit: -1 });
@@ -126,7 +126,7 @@ export async function is_told_that_there_is_no_rpc(Centrifuge) {
 export async function is_told_that_nobody_takes_messages(Centrifuge) {
   const client = await connect(Centrifuge, direct);
   await client.send({ hello: 'world' });
-  const [context] = await until('the end', () => client.log.disconnected[0] && client.log.disconnected);
+  const context = await until('the end', () => client.log.disconnected[0]);
   assertEqual(context.code, 3508, 'closed with');
 }
 
@@ -143,7 +143,7 @@ export async function unsubscribes_and_subscribes_back_to_back(Centrifuge) {
   assertEqual(follower.reloads, 0, 'reloads');
 }
 
-/** Before 5.8 the SDK takes what was sent before its unsubscribe arrived for the new subscription's. */
+/** Before 5.8 the SDK takes what was on its way when it unsubscribed for the new subscription's. */
 export async function unsubscribes_and_subscribes_under_load(Centrifuge) {
   const client = await connect(Centrifuge, direct);
   const follower = await Follower.join(client, 'lobby');

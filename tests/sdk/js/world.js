@@ -14,7 +14,7 @@ export async function world(request) {
   if (value !== 'ok') throw new Error(`world ${request.slice(0, 80)}: ${value}`);
 }
 
-/** Waits until `condition` gives something truthy; the scenario's own limit is the only other end. */
+/** Waits until `condition` gives something truthy, which it then gives. */
 export async function until(what, condition) {
   const start = Date.now();
   for (;;) {

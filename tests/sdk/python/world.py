@@ -17,7 +17,7 @@ async def world(request):
 
 
 async def until(what, condition):
-    """Waits until `condition` gives something truthy; the scenario's own limit is the only other end."""
+    """Waits until `condition` gives something truthy, which it then gives."""
     start = time.monotonic()
     while not (found := condition()):
         assert time.monotonic() - start < 30, f"waited 30 s for {what}"

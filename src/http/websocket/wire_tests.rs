@@ -60,6 +60,7 @@ async fn received(wire: &SocketWire, client: &mut TcpStream) -> Vec<u8> {
 async fn frames_keep_their_order_through_partial_writes() {
     let (wire, mut client) = wire(BOUND).await;
     let mut count = fill(&wire, 0);
+    assert!(poll_fn(|cx| wire.poll_flush(cx)).now_or_never().is_none());
     // The socket has space again, and yet what comes next has to wait for what waits.
     let mut got = Vec::new();
     let read = async {

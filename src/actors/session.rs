@@ -36,7 +36,7 @@ use crate::{
     },
     rooms::{
         history::PageLimit,
-        sequence::{Join, SubId, presence_frame},
+        sequence::{Join, SubId, answers},
         store::{Order, StoreError},
     },
 };
@@ -310,7 +310,7 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            self.wire.push(&presence_frame(command, vec![], stats));
+            self.wire.push(&answers::presence(command, vec![], stats));
             return;
         }
         let ask = |ticket: Ticket| Ask {

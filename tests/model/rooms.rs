@@ -47,11 +47,6 @@ pub const ROOMS: [(&str, Retention); 3] = [
     ),
 ];
 
-const PAGE: PageLimit = PageLimit {
-    deltas: 2,
-    bytes: FRAME_TARGET_BYTES,
-};
-
 pub fn index_of(name: &RoomName) -> usize {
     ROOMS
         .iter()
@@ -208,13 +203,14 @@ impl Life {
         sequence.next_for_hubs()
     }
 
-    /// One page is read from history.
-    pub fn read_page(&mut self, which: u16, history: &History) -> bool {
+    /// One page of so many deltas is read from history.
+    pub fn read_page(&mut self, which: u16, history: &History, deltas: usize) -> bool {
         let Some(at) = pick(which, self.to_read.len()) else {
             return false;
         };
         let Reading { sub, after, upto } = self.to_read.swap_remove(at);
-        let page = history.page(&self.name, after, upto, PAGE);
+        let bytes = FRAME_TARGET_BYTES;
+        let page = history.page(&self.name, after, upto, PageLimit { deltas, bytes });
         self.read.push(Message::PageCame(sub, upto, page));
         true
     }

@@ -146,8 +146,8 @@ impl Server {
         any
     }
 
-    pub fn read_page(&mut self, which: u16, history: &History) -> bool {
-        self.any_room(which, |life| life.read_page(which, history))
+    pub fn read_page(&mut self, which: u16, history: &History, deltas: usize) -> bool {
+        self.any_room(which, |life| life.read_page(which, history, deltas))
     }
 
     pub fn bring_page(&mut self, which: u16) -> bool {

@@ -33,6 +33,9 @@ pub struct World {
     published: u64,
     /// How many deltas it takes until a large one comes, on the average.
     one_in: u16,
+    scale: usize,
+    /// Deltas in a page of a replay.
+    page: usize,
     /// Of every wire, in bytes.
     max_queued: usize,
     capacity: usize,
@@ -42,6 +45,9 @@ pub struct World {
 
 impl World {
     pub fn new(random: &mut Random) -> Self {
+        // Where every other delta fills a large part of a frame, wires and readers are as much larger.
+        let large = random.below(6) == 0;
+        let scale = if large { 100 } else { 1 };
         Self {
             now: 1_000_000,
             path: Path::open(Arc::new(MemoryStore::new())),
@@ -50,10 +56,12 @@ impl World {
             clients: Default::default(),
             troubled: false,
             published: 0,
-            one_in: if random.below(8) == 0 { 3 } else { 41 },
+            one_in: if large { 2 } else { 41 },
+            scale,
+            page: 1 + random.below(3) as usize,
             // Less could not hold what comes within one step, and everybody would be slow for ever.
-            max_queued: 1_000 + random.below(4_000) as usize,
-            capacity: 100 + random.below(2_000) as usize,
+            max_queued: scale * (1_000 + random.below(4_000) as usize),
+            capacity: scale * (100 + random.below(2_000) as usize),
             trace: Vec::new(),
         }
     }
@@ -102,7 +110,7 @@ impl World {
             }
             Kind::Room => self.server.step_room(a, &self.path.history),
             Kind::FlushRoom => self.server.flush_room(a),
-            Kind::ReadPage => self.server.read_page(a, &self.path.history),
+            Kind::ReadPage => self.server.read_page(a, &self.path.history, self.page),
             Kind::BringPage => self.server.bring_page(a),
             Kind::CatchUp => self.server.catch_up(a, self.path.dispatched()),
             Kind::RetireRoom => self.server.retire_room(a),
@@ -111,7 +119,7 @@ impl World {
             Kind::FlushWire => self.server.flush_wire(a),
             Kind::Session => self.server.step_session(a),
             Kind::EndSession => self.server.end_session(a, b % 4 == 0),
-            Kind::ClientReads => return client.read(usize::from(b) % 3_000, &truth),
+            Kind::ClientReads => return client.read(usize::from(b) % 3_000 * self.scale, &truth),
             Kind::Connect => {
                 let free = !client.is_connected();
                 if free {
@@ -152,13 +160,19 @@ impl World {
             self.published += 1;
             // Some fill a large part of a frame.
             let bytes = match b % self.one_in {
-                0 => 30_000,
+                0 => 40_000,
                 _ => b % 60,
             };
             let padding = "x".repeat(bytes.into());
             let body = format!("{{\"n\":{},\"x\":\"{padding}\"}}", self.published);
             let key = b.is_multiple_of(4).then_some((b / 4 % 3) as u8);
-            (usize::from(a % 3 + n) % ROOMS.len(), key, Bytes::from(body))
+            // All for one room, or one for each.
+            let room = if (a / 9).is_multiple_of(2) {
+                a % 3
+            } else {
+                a % 3 + n
+            };
+            (usize::from(room) % ROOMS.len(), key, Bytes::from(body))
         });
         let deltas = deltas.collect();
         self.path.publish(deltas, self.now)
@@ -239,7 +253,7 @@ impl World {
                 let view = &self.clients[usize::from(which)].views[usize::from(room)];
                 if stay && view.wants_attempt() {
                     // From its position, and with no further wishes.
-                    let (kind, a, b) = (Kind::Subscribe, which + 3 * room, 1);
+                    let (kind, a, b) = (Kind::Subscribe, which + 3 * room, 9);
                     self.perform(Step { kind, a, b })?;
                 }
             }
@@ -250,11 +264,11 @@ impl World {
 
 fn from(b: u16) -> From {
     match b % 13 {
+        0..=1 => From::Beginning,
+        2..=5 => From::Before((b / 13 % 32).into()),
         6 => From::Nowhere,
-        7 => From::Before((b / 13 % 16).into()),
-        8 => From::Beginning,
-        9 => From::ForeignEpoch,
-        10 => From::Future,
+        7 => From::ForeignEpoch,
+        8 => From::Future,
         _ => From::Position,
     }
 }

@@ -27,10 +27,10 @@ fn text(n: usize) -> Bytes {
     frame::text(format!("{n:06}").repeat(1_000).as_bytes())
 }
 
-/// Pushes frames until the socket takes no more, and some wait; how many.
-fn fill(wire: &SocketWire) -> usize {
+/// Pushes frames until the socket takes no more, and more than that waits; how many.
+fn fill(wire: &SocketWire, bytes: usize) -> usize {
     for n in 0..100_000 {
-        if wire.outbox.borrow().bytes > 20_000 {
+        if wire.outbox.borrow().bytes > bytes {
             return n;
         }
         wire.push(&text(n));
@@ -59,19 +59,35 @@ async fn received(wire: &SocketWire, client: &mut TcpStream) -> Vec<u8> {
 #[actix_rt::test]
 async fn frames_keep_their_order_through_partial_writes() {
     let (wire, mut client) = wire(BOUND).await;
-    let count = fill(&wire);
+    let mut count = fill(&wire, 0);
+    // The socket has space again, and yet what comes next has to wait for what waits.
+    let mut got = Vec::new();
+    let read = async {
+        loop {
+            client.read_buf(&mut got).await.unwrap();
+        }
+    };
+    tokio::select! {
+        ready = wire.io().writable() => ready.unwrap(),
+        () = read => unreachable!("it goes on for ever"),
+    }
+    for _ in 0..3 {
+        wire.push(&text(count));
+        count += 1;
+    }
     wire.close(Disconnect::SHUTDOWN);
     wire.push(&text(0));
     let mut owed: Vec<u8> = (0..count).flat_map(text).collect();
     owed.extend(frame::close(Disconnect::SHUTDOWN));
-    assert!(received(&wire, &mut client).await == owed);
+    got.extend(received(&wire, &mut client).await);
+    assert!(got == owed);
     assert_eq!(wire.outbox.borrow().bytes, 0);
 }
 
 #[actix_rt::test]
 async fn a_client_that_does_not_read_gets_the_frame_it_is_in_and_is_closed_as_slow() {
     let (wire, mut client) = wire(60_000).await;
-    let mut count = fill(&wire);
+    let mut count = fill(&wire, 20_000);
     while wire.closing().is_none() {
         wire.push(&text(count));
         count += 1;
@@ -91,7 +107,7 @@ async fn a_client_that_does_not_read_gets_the_frame_it_is_in_and_is_closed_as_sl
 async fn nothing_is_between_the_frames_that_were_begun_and_a_close_for_not_reading() {
     for why in [Disconnect::SLOW, Disconnect::NO_PONG] {
         let (wire, _client) = wire(BOUND).await;
-        fill(&wire);
+        fill(&wire, 20_000);
         wire.close(why);
         let outbox = wire.outbox.borrow();
         assert!(outbox.frames.len() <= 2);
@@ -114,7 +130,7 @@ async fn the_first_reason_to_close_is_the_one_that_is_told() {
 async fn a_page_is_taken_when_nothing_waits_and_its_lack_is_told_once() {
     let (wire, mut client) = wire(BOUND).await;
     assert!(wire.can_take_page());
-    fill(&wire);
+    fill(&wire, 20_000);
     assert!(!wire.can_take_page());
     let flush = || poll_fn(|cx| wire.poll_flush(cx));
     assert!(flush().now_or_never().is_none(), "something waits");
@@ -142,7 +158,7 @@ async fn a_wire_that_closes_takes_no_page() {
 #[actix_rt::test]
 async fn a_broken_socket_ends_the_session() {
     let (wire, client) = wire(BOUND).await;
-    fill(&wire);
+    fill(&wire, 20_000);
     socket2::SockRef::from(&client)
         .set_linger(Some(Duration::ZERO))
         .unwrap();

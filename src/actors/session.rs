@@ -4,7 +4,13 @@
 //! Bounds: when a room's mailbox is full, the session reads nothing more of its client until the room has taken what is
 //! under way; so what waits for a session is one frame of commands.
 
-use std::{num::NonZeroU32, rc::Rc, sync::Arc, task::Waker};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU32,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
 
 use actix::prelude::*;
 use governor::{DefaultDirectRateLimiter, Quota};
@@ -30,7 +36,7 @@ use crate::{
     },
     rooms::{
         history::PageLimit,
-        sequence::{Join, SubId, presence_frame},
+        sequence::{Join, SubId, answers},
         store::{Order, StoreError},
     },
 };
@@ -40,6 +46,15 @@ const HISTORY: PageLimit = PageLimit {
     deltas: 1000,
     bytes: 512 * 1024,
 };
+
+/// What most sessions never need, and so don't pay for.
+#[derive(Default)]
+struct Seldom {
+    /// What the client may still publish, by namespace.
+    rates: HashMap<String, DefaultDirectRateLimiter>,
+    /// What comes behind messages that are held up: a room that the client leaves must know of its coming first.
+    waiting: VecDeque<Effect>,
+}
 
 pub struct Session {
     id: u64,
@@ -51,7 +66,7 @@ pub struct Session {
     /// In the ping wheel.
     slot: Option<usize>,
     stale: Option<SpawnHandle>,
-    rate: Option<Box<DefaultDirectRateLimiter>>,
+    seldom: Option<Box<Seldom>>,
     /// Messages that rooms have not taken yet.
     held_up: usize,
     /// Wakes the transport when nothing is held up any more.
@@ -85,7 +100,7 @@ impl Session {
             transport,
             slot: None,
             stale: None,
-            rate: None,
+            seldom: None,
             held_up: 0,
             reader: None,
             closing: None,
@@ -118,8 +133,30 @@ impl Session {
         if let Some(frame) = replies.finish() {
             self.wire.push(&frame);
         }
-        for effect in effects {
-            self.perform(effect, ctx);
+        self.perform_in_order(effects.into(), ctx);
+    }
+
+    fn perform_in_order(&mut self, mut effects: VecDeque<Effect>, ctx: &mut Context<Self>) {
+        while self.held_up == 0 {
+            match effects.pop_front() {
+                Some(effect) => self.perform(effect, ctx),
+                None => return,
+            }
+        }
+        self.seldom.get_or_insert_default().waiting = effects;
+    }
+
+    /// A room took what was held up.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
+        self.held_up -= 1;
+        if let Some(seldom) = &mut self.seldom {
+            let waiting = std::mem::take(&mut seldom.waiting);
+            self.perform_in_order(waiting, ctx);
+        }
+        if self.held_up == 0
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
         }
     }
 
@@ -213,7 +250,7 @@ impl Session {
                 data,
                 rate,
             } => {
-                let sent = self.within_rate(rate) && {
+                let sent = self.within_rate(&room, rate) && {
                     let info = self.core.info().clone();
                     let sent = self.services.registry.pass(&room, Ephemeral { data, info });
                     matches!(sent, Some(Ok(())))
@@ -228,7 +265,7 @@ impl Session {
                 room,
                 data,
                 rate,
-            } => match self.within_rate(rate) {
+            } => match self.within_rate(&room, rate) {
                 true => self.publish(command, room, data, ctx),
                 false => self.fail(command, ErrorCode::TOO_MANY_REQUESTS),
             },
@@ -256,16 +293,11 @@ impl Session {
             Err(Unsent::Full(message, addr)) => {
                 self.held_up += 1;
                 let sent = addr.send(message).into_actor(self);
-                ctx.spawn(sent.map(move |sent, session, _| {
-                    session.held_up -= 1;
-                    if session.held_up == 0
-                        && let Some(reader) = session.reader.take()
-                    {
-                        reader.wake();
-                    }
+                ctx.spawn(sent.map(move |sent, session, ctx| {
                     if sent.is_err() {
                         session.subscribe_failed(command, number);
                     }
+                    session.go_on(ctx);
                 }));
             }
         }
@@ -278,7 +310,7 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            self.wire.push(&presence_frame(command, vec![], stats));
+            self.wire.push(&answers::presence(command, vec![], stats));
             return;
         }
         let ask = |ticket: Ticket| Ask {
@@ -392,10 +424,12 @@ impl Session {
         );
     }
 
-    fn within_rate(&mut self, rate: u32) -> bool {
-        let limiter = self.rate.get_or_insert_with(|| {
+    fn within_rate(&mut self, room: &RoomName, rate: u32) -> bool {
+        let seldom = self.seldom.get_or_insert_default();
+        let limiter = seldom.rates.entry(room.namespace().to_owned());
+        let limiter = limiter.or_insert_with(|| {
             let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
-            Box::new(DefaultDirectRateLimiter::direct(Quota::per_second(rate)))
+            DefaultDirectRateLimiter::direct(Quota::per_second(rate))
         });
         limiter.check().is_ok()
     }

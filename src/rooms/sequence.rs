@@ -11,22 +11,25 @@
 //! chase the position for ever; so while anybody replays, the room remembers its latest deltas (bounded) and takes the
 //! last stretch from there.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
+use self::{lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, RoomName},
     protocol::{
         codes::{ErrorCode, Unsubscribe},
-        frame::{FRAME_TARGET_BYTES, FrameBuilder},
-        reply::{self, ClientInfo, Outcome, Presence, Publication, Subscribed},
+        reply::{self, ClientInfo, Outcome},
         session::Recover,
     },
 };
+
+pub mod answers;
+mod lanes;
+mod tail;
+
+pub use lanes::Op;
 
 /// The hub of one worker thread.
 pub type HubId = usize;
@@ -37,10 +40,6 @@ pub struct SubId {
     pub session: u64,
     pub number: u32,
 }
-
-/// Deltas remembered while somebody replays.
-const TAIL_DELTAS: usize = 1024;
-const TAIL_BYTES: usize = 256 * 1024;
 
 /// Bytes of ops that may wait for busy hubs before the room stops taking deltas.
 const CONGESTED_BYTES: usize = 1024 * 1024;
@@ -59,36 +58,6 @@ pub struct Join {
     pub join_leave: bool,
     /// Who it is, where the room keeps presence.
     pub info: Option<ClientInfo>,
-}
-
-/// A step of a hub. Those of one room are done in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
-    /// A frame for one session, whatever it is subscribed to.
-    Reply { session: u64, frame: Bytes },
-    /// From here on `sub` gets what is live; `frame` comes before all of it.
-    Attach {
-        sub: SubId,
-        frame: Bytes,
-        join_leave: bool,
-    },
-    /// Tell the room when the wire can take a page for `sub`.
-    Credit { sub: SubId },
-    /// The page that was granted.
-    Page { sub: SubId, frame: Bytes },
-    /// `sub` gets nothing more. `frame` is the reply to its unsubscribe.
-    Detach { sub: SubId, frame: Option<Bytes> },
-    /// The room ends `sub`, or refuses it; its session is told.
-    End { sub: SubId, frame: Bytes },
-    /// For everybody who is attached.
-    Live {
-        frame: Bytes,
-        deltas: u32,
-        /// When the first of them was stamped, in ms since the Unix epoch; 0 if none is a delta.
-        stamped: u64,
-    },
-    /// For those who are attached and asked for it.
-    Membership { frame: Bytes },
 }
 
 /// What a room waits for, on behalf of one subscriber.
@@ -138,16 +107,6 @@ struct Subscriber {
     info: Option<Box<ClientInfo>>,
 }
 
-/// What goes to one hub.
-#[derive(Debug, Default)]
-struct Lane {
-    ops: Vec<Op>,
-    bytes: usize,
-    /// The hub has not finished what it was last given.
-    busy: bool,
-    attached: usize,
-}
-
 /// Counts since the last look.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
@@ -163,15 +122,8 @@ pub struct Sequence {
     /// Everything of this room up to here was handled.
     position: u64,
     subscribers: HashMap<SubId, Subscriber>,
-    lanes: HashMap<HubId, Lane>,
-    burst: FrameBuilder,
-    burst_deltas: u32,
-    burst_stamped: u64,
-    /// The deltas in `tail_start`..=`position`, while somebody replays.
-    tail: VecDeque<Arc<Delta>>,
-    tail_bytes: usize,
-    tail_start: u64,
-    replaying: usize,
+    lanes: Lanes,
+    tail: Tail,
     tally: Tally,
 }
 
@@ -183,14 +135,8 @@ impl Sequence {
             epoch,
             position,
             subscribers: HashMap::new(),
-            lanes: HashMap::new(),
-            burst: FrameBuilder::default(),
-            burst_deltas: 0,
-            burst_stamped: 0,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-            tail_start: 0,
-            replaying: 0,
+            lanes: Lanes::default(),
+            tail: Tail::default(),
             tally: Tally::default(),
         }
     }
@@ -201,12 +147,12 @@ impl Sequence {
 
     /// Nobody is here and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.subscribers.is_empty() && self.lanes.values().all(|l| !l.busy && l.ops.is_empty())
+        self.subscribers.is_empty() && self.lanes.are_idle()
     }
 
     /// So much waits for hubs that the room should take no deltas before one is done.
     pub fn is_congested(&self) -> bool {
-        self.burst.len() + self.lanes.values().map(|l| l.bytes).sum::<usize>() > CONGESTED_BYTES
+        self.lanes.waiting_bytes() > CONGESTED_BYTES
     }
 
     pub fn take_tally(&mut self) -> Tally {
@@ -215,35 +161,23 @@ impl Sequence {
 
     /// The next deltas of the log. Those at or below the position are in history already.
     pub fn deltas(&mut self, deltas: &[Arc<Delta>]) {
-        let live = self.lanes.values().any(|lane| lane.attached > 0);
+        let live = self.lanes.have_audience();
         for delta in deltas {
             if delta.offset <= self.position {
                 continue;
             }
             self.position = delta.offset;
             if live {
-                if self.burst_deltas == 0 {
-                    self.burst_stamped = delta.time;
-                }
-                reply::write_delta(&mut self.burst, delta);
-                self.burst_deltas += 1;
-                if self.burst.len() >= FRAME_TARGET_BYTES {
-                    self.seal();
-                }
+                self.lanes.write_delta(delta);
             }
-            if self.replaying > 0 {
-                self.remember(delta);
-            }
+            self.tail.remember(delta);
         }
     }
 
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
-        if self.lanes.values().any(|lane| lane.attached > 0) {
-            reply::write_ephemeral(&mut self.burst, &self.room, data, info);
-            if self.burst.len() >= FRAME_TARGET_BYTES {
-                self.seal();
-            }
+        if self.lanes.have_audience() {
+            self.lanes.write_ephemeral(&self.room, data, info);
         }
     }
 
@@ -253,7 +187,6 @@ impl Sequence {
         if self.subscribers.contains_key(&sub) {
             return None;
         }
-        self.lanes.entry(hub).or_default();
         self.subscribers.insert(
             sub,
             Subscriber {
@@ -263,7 +196,7 @@ impl Sequence {
             },
         );
         let Some(recover) = join.recover else {
-            let frame = self.subscribed(join.command, None, &[]);
+            let frame = answers::fresh(join.command, &self.epoch, self.position);
             self.attach(sub, frame, join.join_leave);
             return None;
         };
@@ -278,7 +211,7 @@ impl Sequence {
             self.lost(sub, *replay);
         } else if recover.offset == self.position {
             self.tally.replay_hits += 1;
-            let frame = self.subscribed(join.command, Some(recover.offset), &[]);
+            let frame = answers::recovered(join.command, &self.epoch, recover.offset, &[]);
             self.attach(sub, frame, join.join_leave);
         } else if recover.offset > self.position {
             self.set_phase(sub, Phase::Waiting(replay));
@@ -317,7 +250,7 @@ impl Sequence {
             return None;
         };
         let after = replay.cursor;
-        if self.tail_reaches(after) {
+        if self.tail.reaches(after) {
             let page = PageRead {
                 floor: 0,
                 deltas: vec![],
@@ -346,8 +279,9 @@ impl Sequence {
             Some(last) if page.more => last.offset,
             _ => upto,
         };
-        if !page.more && self.tail_reaches(cursor) {
-            cursor = self.splice(cursor, &mut deltas);
+        if !page.more && self.tail.reaches(cursor) {
+            deltas.extend(self.tail.behind(cursor).cloned());
+            cursor = self.position;
         }
         self.tally.replayed_deltas += deltas.len() as u64;
         let complete = cursor >= self.position;
@@ -359,15 +293,14 @@ impl Sequence {
         let frame = match unanswered {
             Some(command) => {
                 self.tally.replay_hits += 1;
-                Some(self.subscribed(command, Some(from), &deltas))
+                answers::recovered(command, &self.epoch, from, &deltas)
             }
-            None => pushes(&deltas),
+            None => answers::pushes(&deltas),
         };
         if complete {
-            self.end_replay();
-            self.attach(sub, frame.unwrap_or_default(), join_leave);
+            self.tail.end();
+            self.attach(sub, frame, join_leave);
         } else {
-            let frame = frame.unwrap_or_default();
             self.push_op(sub, Op::Page { sub, frame });
             self.push_op(sub, Op::Credit { sub });
         }
@@ -396,15 +329,12 @@ impl Sequence {
             // The room ended it first; the reply is owed all the same.
             if let Some(frame) = frame {
                 let session = sub.session;
-                self.lanes
-                    .entry(hub)
-                    .or_default()
-                    .push(Op::Reply { session, frame });
+                self.lanes.push(hub, Op::Reply { session, frame });
             }
             return;
         };
         match &subscriber.phase {
-            Phase::Live => self.seal(),
+            Phase::Live => self.lanes.seal(),
             Phase::Waiting(replay) | Phase::Replaying(replay) if frame.is_some() => {
                 // An SDK that waits for the answer in vain sends no other subscribe meanwhile, and then reconnects.
                 if let Some(id) = replay.unanswered {
@@ -427,81 +357,23 @@ impl Sequence {
             .values()
             .filter_map(|s| s.info.as_deref())
             .collect();
-        let frame = presence_frame(command, present, stats);
-        let lane = self.lanes.entry(hub).or_default();
-        lane.push(Op::Reply { session, frame });
+        let frame = answers::presence(command, present, stats);
+        self.lanes.push(hub, Op::Reply { session, frame });
     }
 
     /// What a hub that is not busy has to do; it is busy until [`Sequence::hub_done`].
     pub fn next_for_hubs(&mut self) -> Vec<(HubId, Vec<Op>)> {
-        // While all who get it are busy, the burst grows on.
-        if self
-            .lanes
-            .values()
-            .any(|lane| !lane.busy && lane.attached > 0)
-        {
-            self.seal();
-        }
-        let ready = self
-            .lanes
-            .iter_mut()
-            .filter(|(_, lane)| !lane.busy && !lane.ops.is_empty());
-        ready
-            .map(|(&hub, lane)| {
-                lane.busy = true;
-                lane.bytes = 0;
-                (hub, std::mem::take(&mut lane.ops))
-            })
-            .collect()
+        self.lanes.next()
     }
 
     pub fn hub_done(&mut self, hub: HubId) {
-        if let Some(lane) = self.lanes.get_mut(&hub) {
-            lane.busy = false;
-        }
+        self.lanes.done(hub);
     }
 
     fn start_replay(&mut self, sub: SubId, replay: Box<Replay>) {
-        if self.replaying == 0 {
-            self.tail_start = self.position;
-        }
-        self.replaying += 1;
+        self.tail.begin(self.position);
         self.set_phase(sub, Phase::Replaying(replay));
         self.push_op(sub, Op::Credit { sub });
-    }
-
-    fn end_replay(&mut self) {
-        self.replaying -= 1;
-        if self.replaying == 0 {
-            self.tail = VecDeque::new();
-            self.tail_bytes = 0;
-        }
-    }
-
-    fn remember(&mut self, delta: &Arc<Delta>) {
-        self.tail_bytes += delta.data.len();
-        self.tail.push_back(delta.clone());
-        while self.tail.len() > TAIL_DELTAS || self.tail_bytes > TAIL_BYTES {
-            let Some(oldest) = self.tail.pop_front() else {
-                break;
-            };
-            self.tail_bytes -= oldest.data.len();
-            self.tail_start = oldest.offset;
-        }
-    }
-
-    /// Whether all that a subscriber at `cursor` still lacks is remembered, and no more than a page.
-    fn tail_reaches(&self, cursor: u64) -> bool {
-        self.replaying > 0 && cursor >= self.tail_start && {
-            let lacking = self.tail.iter().rev().take_while(|d| d.offset > cursor);
-            lacking.map(|d| d.data.len()).sum::<usize>() <= FRAME_TARGET_BYTES
-        }
-    }
-
-    /// Appends what is remembered behind `cursor`; returns the room's position.
-    fn splice(&self, cursor: u64, deltas: &mut Vec<Arc<Delta>>) -> u64 {
-        deltas.extend(self.tail.iter().filter(|d| d.offset > cursor).cloned());
-        self.position
     }
 
     /// The replay can't go on: what comes next was trimmed, or is unreadable.
@@ -509,7 +381,7 @@ impl Sequence {
         let Some(Phase::Replaying(replay)) = self.set_phase(sub, Phase::Joining) else {
             return;
         };
-        self.end_replay();
+        self.tail.end();
         if replay.unanswered.is_some() {
             self.lost(sub, *replay);
         } else {
@@ -530,53 +402,23 @@ impl Sequence {
             self.end(sub, reply::reply_frame(command, &error));
             return;
         }
-        let outcome = Outcome::Subscribe(Subscribed {
-            recoverable: true,
-            positioned: true,
-            epoch: &self.epoch,
-            offset: self.position,
-            recovered: false,
-            was_recovering: true,
-            publications: vec![],
-        });
-        let frame = reply::reply_frame(command, &outcome);
+        let frame = answers::unrecovered(command, &self.epoch, self.position);
         self.attach(sub, frame, replay.join_leave);
     }
 
-    /// The reply to a subscribe that is fresh, or recovers from an offset.
-    fn subscribed(&self, command: u32, recovered: Option<u64>, deltas: &[Arc<Delta>]) -> Bytes {
-        let outcome = Outcome::Subscribe(Subscribed {
-            recoverable: true,
-            positioned: true,
-            epoch: &self.epoch,
-            offset: recovered.unwrap_or(self.position),
-            recovered: recovered.is_some(),
-            was_recovering: recovered.is_some(),
-            publications: deltas.iter().map(|d| Publication::from(&**d)).collect(),
-        });
-        reply::reply_frame(command, &outcome)
-    }
-
     fn attach(&mut self, sub: SubId, frame: Bytes, join_leave: bool) {
-        self.seal();
         let Some(subscriber) = self.subscribers.get_mut(&sub) else {
             return;
         };
         subscriber.phase = Phase::Live;
-        let joined = subscriber
-            .info
-            .as_ref()
-            .map(|info| reply::join_frame(&self.room, info));
-        if let Some(lane) = self.lanes.get_mut(&subscriber.hub) {
-            lane.attached += 1;
-            lane.push(Op::Attach {
-                sub,
-                frame,
-                join_leave,
-            });
-        }
-        if let Some(frame) = joined {
-            self.membership(frame);
+        let op = Op::Attach {
+            sub,
+            frame,
+            join_leave,
+        };
+        self.lanes.attach(subscriber.hub, op);
+        if let Some(info) = &subscriber.info {
+            self.lanes.membership(reply::join_frame(&self.room, info));
         }
     }
 
@@ -592,49 +434,20 @@ impl Sequence {
         };
         match subscriber.phase {
             Phase::Live => {
-                if let Some(lane) = self.lanes.get_mut(&subscriber.hub) {
-                    lane.attached -= 1;
-                }
+                self.lanes.detach(subscriber.hub);
                 // Only who was announced is said to leave.
                 if let Some(info) = subscriber.info {
-                    let frame = reply::leave_frame(&self.room, &info);
-                    self.membership(frame);
+                    self.lanes.membership(reply::leave_frame(&self.room, &info));
                 }
             }
-            Phase::Replaying(_) => self.end_replay(),
+            Phase::Replaying(_) => self.tail.end(),
             Phase::Waiting(_) | Phase::Joining => {}
         }
     }
 
-    fn membership(&mut self, frame: Bytes) {
-        self.seal();
-        for lane in self.lanes.values_mut().filter(|lane| lane.attached > 0) {
-            lane.push(Op::Membership {
-                frame: frame.clone(),
-            });
-        }
-    }
-
-    /// Closes the burst: what comes next in any lane comes behind it.
-    fn seal(&mut self) {
-        let Some(frame) = self.burst.finish() else {
-            return;
-        };
-        let op = Op::Live {
-            frame,
-            deltas: std::mem::take(&mut self.burst_deltas),
-            stamped: std::mem::take(&mut self.burst_stamped),
-        };
-        for lane in self.lanes.values_mut().filter(|lane| lane.attached > 0) {
-            lane.push(op.clone());
-        }
-    }
-
     fn push_op(&mut self, sub: SubId, op: Op) {
-        if let Some(subscriber) = self.subscribers.get(&sub)
-            && let Some(lane) = self.lanes.get_mut(&subscriber.hub)
-        {
-            lane.push(op);
+        if let Some(subscriber) = self.subscribers.get(&sub) {
+            self.lanes.push(subscriber.hub, op);
         }
     }
 
@@ -653,41 +466,6 @@ impl Sequence {
         let subscriber = self.subscribers.get_mut(&sub)?;
         Some(std::mem::replace(&mut subscriber.phase, phase))
     }
-}
-
-impl Lane {
-    fn push(&mut self, op: Op) {
-        if let Op::Live { frame, .. } | Op::Membership { frame } = &op {
-            self.bytes += frame.len();
-        }
-        self.ops.push(op);
-    }
-}
-
-/// The reply to `presence` or `presence_stats` in a room where these clients are.
-pub fn presence_frame(command: u32, present: Vec<&ClientInfo>, stats: bool) -> Bytes {
-    let outcome = if stats {
-        let mut users: Vec<&str> = present.iter().map(|info| &*info.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        Outcome::PresenceStats {
-            num_clients: present.len(),
-            num_users: users.len(),
-        }
-    } else {
-        Outcome::Presence {
-            presence: Presence(present),
-        }
-    };
-    reply::reply_frame(command, &outcome)
-}
-
-fn pushes(deltas: &[Arc<Delta>]) -> Option<Bytes> {
-    let mut frame = FrameBuilder::default();
-    for delta in deltas {
-        reply::write_delta(&mut frame, delta);
-    }
-    frame.finish()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn what_the_room_no_longer_remembers_is_read_from_history() {
     let mut room = room_at(1);
     room.join(from(1, 0));
     room.credit(sub(1));
-    let many: Vec<_> = (2..=2 + TAIL_DELTAS as u64)
+    let many: Vec<_> = (2..=2 + tail::MAX_DELTAS as u64)
         .map(|n| delta_of(n, 1))
         .collect();
     room.deltas(&many);

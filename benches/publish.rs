@@ -14,10 +14,11 @@ use bytes::Bytes;
 use roomwire::{
     delta::{Delta, RoomName},
     log::{
-        Ordered, OrderedLog, Record,
+        Event, OrderedLog, Record,
         embedded::{EmbeddedLog, QueueBounds},
         pipeline::{Dispatch, Parts, Pipeline},
         publisher::{NewDelta, Publisher},
+        record::Entry,
     },
     rooms::{
         retention::Retention,
@@ -105,9 +106,8 @@ fn applied(path: &Path, rooms: usize, keyed: bool, size: u64) -> Outcome<f64> {
     let body = body();
     timed(|batch| {
         let records: Vec<_> = (batch * BATCH..(batch + 1) * BATCH)
-            .map(|n| Ordered {
-                offset: n as u64 + 1,
-                record: Record {
+            .map(|n| {
+                let record = Record {
                     room: rooms[n % rooms.len()].clone(),
                     body: body.clone(),
                     id: format!("{n:032}").into(),
@@ -116,7 +116,14 @@ fn applied(path: &Path, rooms: usize, keyed: bool, size: u64) -> Outcome<f64> {
                     info: Bytes::new(),
                     producer: 1,
                     sequence: n as u64 + 1,
-                },
+                };
+                Event::Entry {
+                    position: n as u64 + 1,
+                    entry: Entry::Delta {
+                        record,
+                        tenure: None,
+                    },
+                }
             })
             .collect();
         writer.apply(&records, |_| keep(size))?;

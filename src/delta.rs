@@ -110,6 +110,13 @@ impl Serialize for RoomName {
     }
 }
 
+/// Which of a log's `partitions` (at least 1) holds the room. Never another one for the same two: where a delta lies and
+/// what its position means depend on it.
+pub fn partition_of(room: &RoomName, partitions: u16) -> u16 {
+    let hash = crc32fast::hash(room.as_str().as_bytes());
+    u16::try_from(hash % u32::from(partitions)).expect("a remainder is below its divisor")
+}
+
 /// Names the life of a log: positions of two epochs can't be compared. Never empty, never `_`: the client protocol
 /// gives both a meaning of their own ("any" and "invalidated").
 pub type Epoch = Arc<str>;
@@ -232,6 +239,28 @@ mod tests {
         assert!(RoomName::new(&"x".repeat(255)).is_ok());
         assert!(RoomName::new("").is_err() && RoomName::new(":x").is_err());
         assert!(RoomName::new("x:").is_err() && RoomName::new("a\nb").is_err());
+    }
+
+    #[test]
+    fn a_room_never_changes_its_partition() {
+        let partition = |name, partitions| partition_of(&RoomName::new(name).unwrap(), partitions);
+        let of_four = ["lobby", "chat:1", "chat:2", "chat:3", "é"].map(|name| partition(name, 4));
+        assert_eq!(of_four, [3, 2, 0, 2, 2]);
+        assert_eq!(partition("lobby", 1), 0);
+        assert_eq!(partition("lobby", u16::MAX), 8924);
+    }
+
+    #[test]
+    fn rooms_spread_over_all_partitions() {
+        let mut rooms = [0; 4];
+        for n in 0..4_000 {
+            let room = RoomName::new(&format!("chat:{n}")).unwrap();
+            rooms[usize::from(partition_of(&room, 4))] += 1;
+        }
+        assert!(
+            rooms.iter().all(|count| (900..1_100).contains(count)),
+            "{rooms:?}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! commands that talk to a server; `docs/architecture.md` tells the whole story.
 
 pub mod actors;
+pub mod amqp;
 pub mod cli;
 pub mod client;
 pub mod config;

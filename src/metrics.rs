@@ -20,14 +20,23 @@
 //! | `roomwire_replayed_deltas_total` | counter | deltas that replays sent |
 //! | `roomwire_publish_seconds` | histogram, seconds | publishing |
 //! | `roomwire_delivery_seconds` | histogram, seconds | delivery |
+//! | `roomwire_log_connected{partition}` | gauge, 0 or 1 | whether a shared log is read and takes deltas |
+//! | `roomwire_log_lost_connections_total{partition}` | counter | connections to a shared log that were lost |
+//! | `roomwire_log_behind{partition}` | gauge, entries | what is known to be in a shared log and is not read |
+//! | `roomwire_log_lag_seconds{partition}` | gauge, seconds | how far the server is behind a shared log |
+//! | `roomwire_log_confirms_total{partition}` | counter | entries that a shared log has confirmed |
+//! | `roomwire_log_confirm_seconds_total{partition}` | counter, seconds | sum of the times that confirms took |
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
 
 use std::time::Duration;
 
-use crate::{log::publisher::PublishError, rooms::sequence::Tally};
+use crate::{
+    log::{LogStatus, publisher::PublishError},
+    rooms::sequence::Tally,
+};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    CounterVec, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// The content type of [`Metrics::render`].
@@ -71,14 +80,17 @@ pub enum Intake {
     Unknown,
     /// Refused because the disk is full.
     NoSpace,
+    /// Safe in a shared log, and not read back in time.
+    Unplaced,
 }
 
-impl From<PublishError> for Intake {
-    fn from(error: PublishError) -> Self {
+impl From<&PublishError> for Intake {
+    fn from(error: &PublishError) -> Self {
         match error {
             PublishError::NotTaken { .. } => Self::NotTaken,
             PublishError::OutcomeUnknown => Self::Unknown,
             PublishError::NoSpace => Self::NoSpace,
+            PublishError::Unplaced { .. } => Self::Unplaced,
         }
     }
 }
@@ -109,6 +121,7 @@ pub struct Metrics {
     not_taken: IntCounter,
     unknown: IntCounter,
     no_space: IntCounter,
+    unplaced: IntCounter,
     deltas_out: IntCounter,
     slow_disconnects: IntCounter,
     replay_hits: IntCounter,
@@ -116,6 +129,60 @@ pub struct Metrics {
     replayed_deltas: IntCounter,
     publish_seconds: Histogram,
     delivery_seconds: Histogram,
+    log: LogFigures,
+}
+
+/// By partition; nothing is shown of an embedded log.
+#[derive(Debug, Clone)]
+struct LogFigures {
+    connected: IntGaugeVec,
+    lost_connections: IntCounterVec,
+    behind: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    confirms: IntCounterVec,
+    confirm_seconds: CounterVec,
+}
+
+impl LogFigures {
+    fn new(on: &Registry) -> Self {
+        let label = "partition";
+        let lag = options(
+            "log_lag_seconds",
+            "Seconds that the server is behind a shared log",
+        );
+        let confirming = options(
+            "log_confirm_seconds_total",
+            "Sum of the seconds that confirms of a shared log took",
+        );
+        Self {
+            connected: gauges(
+                on,
+                "log_connected",
+                "Whether a shared log is read and takes deltas",
+                label,
+            ),
+            lost_connections: counters(
+                on,
+                "log_lost_connections_total",
+                "Connections to a shared log that were lost",
+                label,
+            ),
+            behind: gauges(
+                on,
+                "log_behind",
+                "Entries that are known to be in a shared log and are not read",
+                label,
+            ),
+            lag_seconds: registered(on, GaugeVec::new(lag, &[label])),
+            confirms: counters(
+                on,
+                "log_confirms_total",
+                "Entries that a shared log has confirmed",
+                label,
+            ),
+            confirm_seconds: registered(on, CounterVec::new(confirming, &[label])),
+        }
+    }
 }
 
 impl Metrics {
@@ -170,6 +237,7 @@ impl Metrics {
             not_taken: deltas_in.with_label_values(&["not_taken"]),
             unknown: deltas_in.with_label_values(&["unknown"]),
             no_space: deltas_in.with_label_values(&["no_space"]),
+            unplaced: deltas_in.with_label_values(&["unplaced"]),
             deltas_out: counter(
                 on,
                 "deltas_out_total",
@@ -195,8 +263,31 @@ impl Metrics {
                 "Seconds from the stamp of a burst's first delta to written, a burst and worker",
                 &DELIVERY_BUCKETS,
             ),
+            log: LogFigures::new(on),
             registry,
         }
+    }
+
+    /// How a partition of a shared log is doing. Totals that begin anew, as after a new connection to
+    /// another stream, don't fall.
+    pub fn log(&self, partition: usize, status: &LogStatus) {
+        let partition = partition.to_string();
+        let label = &[partition.as_str()];
+        let figures = &self.log;
+        let connected = i64::from(status.connected);
+        figures.connected.with_label_values(label).set(connected);
+        let behind = i64::try_from(status.behind).unwrap_or(i64::MAX);
+        figures.behind.with_label_values(label).set(behind);
+        let lag = status.lag.as_secs_f64();
+        figures.lag_seconds.with_label_values(label).set(lag);
+        let raise = |counters: &IntCounterVec, total: u64| {
+            let counter = counters.with_label_values(label);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        raise(&figures.lost_connections, status.lost_connections);
+        raise(&figures.confirms, status.confirmed);
+        let seconds = figures.confirm_seconds.with_label_values(label);
+        seconds.inc_by((status.confirm_time.as_secs_f64() - seconds.get()).max(0.0));
     }
 
     /// All figures in Prometheus' text format; to be sent as [`CONTENT_TYPE`].
@@ -259,6 +350,7 @@ impl Metrics {
             Intake::NotTaken => &self.not_taken,
             Intake::Unknown => &self.unknown,
             Intake::NoSpace => &self.no_space,
+            Intake::Unplaced => &self.unplaced,
         };
         counter.inc_by(count as u64);
     }

@@ -1,5 +1,8 @@
 //! The composition root: which parts a server is made of, and in which order they start and stop.
 
+mod catching_up;
+mod logs;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -14,8 +17,10 @@ use actix_rt::net::TcpStream;
 use actix_server::ServerHandle;
 use actix_service::{fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
+use futures_util::future::select_all;
 use tracing::{error, info, warn};
 
+use self::logs::Logs;
 use crate::{
     actors::{
         Services,
@@ -24,29 +29,21 @@ use crate::{
         life::Life,
         registry::Registry,
     },
+    amqp,
     config::{Config, Namespaces},
     http::{
         routes::{self, State},
         websocket,
     },
     log::{
-        OrderedLog,
-        embedded::{EmbeddedLog, QueueBounds},
-        pipeline::{End, Parts, Pipeline, PipelineHandle},
+        pipeline::{End, Parts, Pipeline, PipelineHandle, Rules},
         publisher::Publisher,
+        publishers::Publishers,
     },
     metrics::Metrics,
     protocol::codes::Disconnect,
-    rooms::{
-        retention::Retention,
-        store::StoreError,
-        store_sled::SledStore,
-        writer::{HistorySettings, HistoryWriter},
-    },
+    rooms::{retention::Retention, store::StoreError},
 };
-
-/// How long a publish waits for the disk before its outcome counts as unknown.
-const PUBLISH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long sessions have to take their close, at a stop.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -70,6 +67,10 @@ pub enum StartError {
     },
     #[error("can't start")]
     Threads(#[from] io::Error),
+    #[error("can't use the log on RabbitMQ")]
+    Amqp(#[from] amqp::cluster::StartError),
+    #[error("can't start: a thread failed")]
+    Panicked,
 }
 
 /// A server that accepts connections.
@@ -79,42 +80,62 @@ pub struct Server {
     handle: ServerHandle,
     services: Arc<Services>,
     life: Arc<Life>,
-    log: Arc<dyn OrderedLog>,
-    pipeline: PipelineHandle,
+    pipelines: Vec<PipelineHandle>,
 }
 
 impl Server {
-    /// Opens the database, starts the pipeline, binds the address. Runs on an actix system.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// Binds the address, opens the database and the log, starts the pipelines. Runs on an actix system.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
         let listener = listen(config.server.listen)?;
         let address = listener.local_addr()?;
-        let writer = open_database(&config)?;
-        let log: Arc<dyn OrderedLog> = Arc::new(embedded_log(&config, &writer));
-        let publisher = Publisher::new(log.clone(), PUBLISH_PATIENCE);
+        let Logs {
+            partitions,
+            patience,
+            shared,
+        } = logs::open(&config).await?;
+        let rules: Rules = Arc::new(retention(config.namespaces.clone()));
         let registry = Arc::new(Registry::default());
-        let history = writer.history();
-        let pipeline = Pipeline::new(Parts {
-            log: log.clone(),
-            writer,
-            rules: Arc::new(retention(config.namespaces.clone())),
-            answers: publisher.answers(),
-            dispatch: Box::new(RoomDispatch::new(registry.clone())?),
-            reserve_bytes: config.storage.reserve,
-        });
+        let count = u16::try_from(partitions.len()).expect("partitions are numbered by u16");
+        let (mut logs, mut publishers, mut pipelines) = (Vec::new(), Vec::new(), Vec::new());
+        let mut history = None;
+        for (partition, (log, writer)) in (0..).zip(partitions) {
+            let publisher = Publisher::new(log.clone(), patience);
+            history.get_or_insert_with(|| writer.history());
+            pipelines.push(Pipeline::new(Parts {
+                log: log.clone(),
+                writer,
+                rules: rules.clone(),
+                answers: publisher.answers(),
+                dispatch: Box::new(RoomDispatch::new(registry.clone(), partition, count)?),
+                reserve_bytes: config.storage.reserve,
+            }));
+            logs.push(log);
+            publishers.push(publisher);
+        }
         let services = Arc::new(Services {
-            history,
-            publisher,
+            history: history.expect("a log has a partition"),
+            publisher: Publishers::new(publishers),
+            logs,
             registry,
             hubs: Hubs::default(),
-            dispatched: pipeline.watch().dispatched,
+            dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
             metrics: Metrics::new(),
             namespaces: config.namespaces,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,
         });
-        let pipeline = pipeline.spawn()?;
-        let life = Arc::new(Life::default());
+        let pipelines: Vec<_> = pipelines
+            .into_iter()
+            .map(Pipeline::spawn)
+            .collect::<Result<_, _>>()?;
+        let life = Arc::new(match shared {
+            true => Life::catching_up(),
+            false => Life::default(),
+        });
+        if shared {
+            actix_rt::spawn(catching_up::run(services.clone(), life.clone()));
+        }
         let state = Arc::new(State {
             services: services.clone(),
             life: life.clone(),
@@ -128,8 +149,7 @@ impl Server {
             http,
             services,
             life,
-            log,
-            pipeline,
+            pipelines,
         })
     }
 
@@ -141,13 +161,13 @@ impl Server {
     /// flush. An error is a pipeline that ended though nobody stopped it.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let serving = actix_rt::spawn(self.http);
-        let failed = self.pipeline.ended();
+        let failed = select_all(self.pipelines.iter_mut().map(|of| Box::pin(of.ended())));
         let outcome = tokio::select! {
             () = stop => Ok(()),
             _ = failed => {
-                error!("the pipeline has ended; nothing can be published any more");
+                error!("a pipeline has ended; what it has read can't be delivered any more");
                 self.life.fail();
-                Err(io::Error::other("the pipeline ended unexpectedly"))
+                Err(io::Error::other("a pipeline ended unexpectedly"))
             }
         };
         info!(sessions = self.life.sessions(), "stopping");
@@ -160,11 +180,13 @@ impl Server {
                 "sessions did not take their close"
             );
         }
-        self.log.close();
-        let pipeline = self.pipeline;
-        let joined = actix_rt::task::spawn_blocking(move || pipeline.join()).await;
-        if !matches!(joined, Ok(End::Closed)) {
-            error!("the pipeline failed");
+        self.services.logs.iter().for_each(|log| log.close());
+        let pipelines = self.pipelines;
+        let join =
+            move || -> Vec<End> { pipelines.into_iter().map(PipelineHandle::join).collect() };
+        let joined = actix_rt::task::spawn_blocking(join).await;
+        if !joined.is_ok_and(|ends| ends.iter().all(|end| *end == End::Closed)) {
+            error!("a pipeline failed");
         }
         self.handle.stop(true).await;
         let _ = serving.await;
@@ -193,30 +215,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         Ok(socket.into())
     };
     bind().map_err(|source| StartError::Listen { address, source })
-}
-
-fn open_database(config: &Config) -> Result<HistoryWriter, StartError> {
-    let data = &config.server.data;
-    std::fs::create_dir_all(data).map_err(|source| StartError::DataDirectory {
-        path: data.clone(),
-        source,
-    })?;
-    let path = data.join("log");
-    let window = config.publish.idempotency_window.as_millis() as u64;
-    let settings = HistorySettings {
-        idempotency_window_ms: window,
-    };
-    SledStore::open(&path, config.storage.cache)
-        .and_then(|store| HistoryWriter::open(Arc::new(store), settings))
-        .map_err(|source| StartError::Database { path, source })
-}
-
-fn embedded_log(config: &Config, writer: &HistoryWriter) -> EmbeddedLog {
-    let bounds = QueueBounds {
-        records: config.publish.queue_records,
-        bytes: config.publish.queue_bytes,
-    };
-    EmbeddedLog::new(writer.checkpoint() + 1, bounds)
 }
 
 fn retention(namespaces: Namespaces) -> impl Fn(&crate::delta::RoomName) -> Retention {

@@ -1,4 +1,4 @@
-//! The end of the pipeline: hands each delta to its room, if that is in memory. A room nobody is in costs nothing here.
+//! The end of a pipeline: hands each delta to its room, if that is in memory. A room nobody is in costs nothing here.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,21 +7,28 @@ use super::{
     room::{Deltas, Reset},
 };
 use crate::{
-    delta::{Delta, RoomName},
+    delta::{Delta, RoomName, partition_of},
     log::pipeline::Dispatch,
 };
 
 /// Runs on the pipeline's thread.
 pub struct RoomDispatch {
     registry: Arc<Registry>,
+    /// The one whose rooms are served here.
+    partition: u16,
+    /// Of how many.
+    partitions: u16,
     /// Waits for full rooms.
     waiter: tokio::runtime::Runtime,
 }
 
 impl RoomDispatch {
-    pub fn new(registry: Arc<Registry>) -> std::io::Result<Self> {
+    /// For `partition` of `partitions`.
+    pub fn new(registry: Arc<Registry>, partition: u16, partitions: u16) -> std::io::Result<Self> {
         Ok(Self {
             registry,
+            partition,
+            partitions,
             waiter: tokio::runtime::Builder::new_current_thread().build()?,
         })
     }
@@ -56,7 +63,8 @@ impl Dispatch for RoomDispatch {
     }
 
     fn reset(&mut self) {
-        for room in self.registry.all() {
+        let own = |name: &RoomName| partition_of(name, self.partitions) == self.partition;
+        for room in self.registry.all(own) {
             room.addr.do_send(Reset);
         }
     }

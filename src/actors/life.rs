@@ -8,12 +8,31 @@ use std::sync::{
 /// What the server is doing, for those who must know.
 #[derive(Default)]
 pub struct Life {
+    /// Set until everything is read that is due before clients are taken.
+    catching_up: AtomicBool,
     draining: AtomicBool,
     failed: AtomicBool,
     sessions: AtomicUsize,
 }
 
 impl Life {
+    /// A server that takes nobody before [`Life::caught_up`].
+    pub fn catching_up() -> Self {
+        Self {
+            catching_up: AtomicBool::new(true),
+            ..Self::default()
+        }
+    }
+
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::Acquire)
+    }
+
+    /// From here on clients are taken.
+    pub fn caught_up(&self) {
+        self.catching_up.store(false, Ordering::Release);
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }

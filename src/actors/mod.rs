@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Limits, Namespaces, Publish, Rooms},
-    log::publisher::Publisher,
+    delta::RoomName,
+    log::{KeptLog, OrderedLog, publishers::Publishers},
     metrics::Metrics,
     rooms::history::History,
 };
@@ -24,14 +25,50 @@ mod testing;
 /// What the actors of one server share.
 pub struct Services {
     pub history: History,
-    pub publisher: Publisher,
+    pub publisher: Publishers,
+    /// The log's partitions.
+    pub logs: Vec<Arc<dyn OrderedLog>>,
     pub registry: Arc<registry::Registry>,
     pub hubs: hub::Hubs,
-    /// The offset up to which everything was handed to the rooms.
-    pub dispatched: watch::Receiver<u64>,
+    /// For each partition, the offset up to which everything was handed to the rooms.
+    pub dispatched: Vec<watch::Receiver<u64>>,
     pub metrics: Metrics,
     pub namespaces: Namespaces,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,
+}
+
+/// How far the server has read a partition of a shared log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub read: u64,
+    /// Up to where it has to read before it takes clients; 0 for not known yet.
+    pub end: u64,
+}
+
+impl Services {
+    /// Whether other servers publish to the same log.
+    pub fn is_shared(&self) -> bool {
+        self.kept().next().is_some()
+    }
+
+    /// The log's partitions, if it is shared.
+    pub fn kept(&self) -> impl Iterator<Item = &dyn KeptLog> {
+        self.logs.iter().filter_map(|log| log.kept())
+    }
+
+    /// For each partition of a shared log.
+    pub fn progress(&self) -> Vec<Progress> {
+        let progress = |(log, dispatched): (&dyn KeptLog, &watch::Receiver<u64>)| Progress {
+            read: *dispatched.borrow(),
+            end: log.status().end,
+        };
+        self.kept().zip(&self.dispatched).map(progress).collect()
+    }
+
+    /// The offset up to which everything in the room's partition was handed to the rooms.
+    pub fn dispatched(&self, room: &RoomName) -> watch::Receiver<u64> {
+        self.dispatched[usize::from(self.history.partition_of(room))].clone()
+    }
 }

@@ -90,10 +90,11 @@ impl Registry {
         self.len() == 0
     }
 
-    /// All rooms that are in memory.
-    pub fn all(&self) -> Vec<RoomRef> {
+    /// The rooms in memory whose name `is_meant`.
+    pub fn all(&self, is_meant: impl Fn(&RoomName) -> bool) -> Vec<RoomRef> {
         let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
-        rooms.values().map(|entry| entry.room.clone()).collect()
+        let meant = rooms.iter().filter(|(name, _)| is_meant(name));
+        meant.map(|(_, entry)| entry.room.clone()).collect()
     }
 
     /// Sends a message to a room, which is started by `start` on this thread if it is not there. `start` gets the

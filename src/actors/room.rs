@@ -139,7 +139,7 @@ impl Room {
 
     pub(super) fn new(name: RoomName, key: u64, services: Arc<Services>) -> Self {
         services.metrics.room_started();
-        let epoch = services.history.epoch();
+        let epoch = services.history.epoch(&name);
         Self {
             sequence: Sequence::new(name.clone(), epoch, 0),
             name,
@@ -179,11 +179,12 @@ impl Room {
     }
 
     fn wait_position(&mut self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
-        if offset > self.services.history.durable() {
+        // Another server may have read a shared log further than this one.
+        if offset > self.services.history.durable(&self.name) && !self.services.is_shared() {
             self.sequence.ahead(sub);
             return;
         }
-        let (mut dispatched, addr) = (self.services.dispatched.clone(), ctx.address());
+        let (mut dispatched, addr) = (self.services.dispatched(&self.name), ctx.address());
         let caught_up = async move {
             let reached = dispatched.wait_for(|&upto| upto >= offset);
             match tokio::time::timeout(CATCH_UP, reached).await {
@@ -269,8 +270,9 @@ impl Actor for Room {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         // The room is registered: what is ordered from here on reaches it, what was before is in history.
-        let position = self.services.history.durable();
-        self.sequence = Sequence::new(self.name.clone(), self.services.history.epoch(), position);
+        let history = &self.services.history;
+        let (epoch, position) = (history.epoch(&self.name), history.durable(&self.name));
+        self.sequence = Sequence::new(self.name.clone(), epoch, position);
         let room = RoomRef {
             key: self.key,
             addr: ctx.address(),

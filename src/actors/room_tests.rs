@@ -227,7 +227,7 @@ async fn the_pipeline_waits_for_a_room_that_is_full() {
     let (registry, Deltas(next)) = (world.services.registry.clone(), large(taken + 1, &room));
     let (dispatched, mut is_dispatched) = oneshot::channel();
     std::thread::spawn(move || {
-        RoomDispatch::new(registry).unwrap().dispatch(next);
+        RoomDispatch::new(registry, 0, 1).unwrap().dispatch(next);
         dispatched.send(()).unwrap();
     });
     let early = tokio::time::timeout(Duration::from_millis(50), &mut is_dispatched).await;

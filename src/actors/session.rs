@@ -336,7 +336,7 @@ impl Session {
         ctx: &mut Context<Self>,
     ) {
         let history = self.services.history.clone();
-        let epoch = history.epoch();
+        let epoch = history.epoch(&room);
         let stale_epoch = since
             .as_ref()
             .is_some_and(|since| !since.epoch.is_empty() && *since.epoch != *epoch);
@@ -411,10 +411,12 @@ impl Session {
                     let published = published.unwrap_or(Err(PublishError::OutcomeUnknown));
                     let intake = published
                         .as_ref()
-                        .map_or_else(|&error| error.into(), |_| Intake::Applied);
+                        .map_or_else(Intake::from, |_| Intake::Applied);
                     session.services.metrics.deltas_in(intake, 1);
                     match published {
-                        Ok(_) => session.reply(command, &Outcome::Publish {}),
+                        Ok(_) | Err(PublishError::Unplaced { .. }) => {
+                            session.reply(command, &Outcome::Publish {})
+                        }
                         Err(PublishError::NotTaken { .. }) => {
                             session.fail(command, ErrorCode::TOO_MANY_REQUESTS);
                         }

@@ -27,6 +27,7 @@ use crate::{
         embedded::{EmbeddedLog, QueueBounds},
         pipeline::{Dispatch, Parts, Pipeline},
         publisher::{NewDelta, Publisher, wall_clock_ms},
+        publishers::Publishers,
     },
     metrics::Metrics,
     protocol::{codes::Disconnect, session::Recover},
@@ -52,6 +53,7 @@ pub struct World {
     pub services: Arc<Services>,
     pub hub: Rc<LocalHub>,
     log: Arc<EmbeddedLog>,
+    publisher: Publisher,
     pipeline: Pipeline,
 }
 
@@ -98,10 +100,11 @@ impl World {
         let config = Config::default();
         let services = Arc::new(Services {
             history,
-            publisher,
+            publisher: Publishers::new(vec![publisher.clone()]),
+            logs: vec![log.clone()],
             registry,
             hubs: Hubs::default(),
-            dispatched: pipeline.watch().dispatched,
+            dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
             namespaces: [("typing", typing)].into_iter().collect(),
             limits: config.limits,
@@ -113,6 +116,7 @@ impl World {
             services,
             hub,
             log,
+            publisher,
             pipeline,
         }
     }
@@ -155,8 +159,7 @@ impl World {
             info: Bytes::new(),
         };
         let now = wall_clock_ms();
-        let publisher = &self.services.publisher;
-        let pending = publisher.submit(vec![delta; count], now).unwrap();
+        let pending = self.publisher.submit(vec![delta; count], now).unwrap();
         while let Next::Batch(batch) = self.log.next(Duration::ZERO) {
             self.pipeline.take(batch, now);
         }

@@ -1,6 +1,6 @@
 //! `roomwire serve`.
 
-use std::{env, io::IsTerminal, net::SocketAddr};
+use std::{env, io::IsTerminal, net::SocketAddr, pin::pin};
 
 use anyhow::Context;
 use clap::Args;
@@ -39,7 +39,18 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
     actix_rt::System::new().block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
-        let server = Server::start(config)?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let mut stop = pin!(stop);
+        let server = tokio::select! {
+            server = Server::start(config) => server?,
+            // A shared log may have to be waited for.
+            () = &mut stop => return Ok(()),
+        };
         let address = server.address();
         if dev {
             println!("{}", what_next(address, &data.display().to_string()));
@@ -48,12 +59,6 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
         if !dev {
             warn!("nothing is open: without --dev nobody may subscribe or publish");
         }
-        let stop = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
         server.run(stop).await?;
         Ok(())
     })

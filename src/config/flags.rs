@@ -24,6 +24,16 @@ pub struct ServeFlags {
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 
+    /// RabbitMQ that the log is on, amqp://user:password@host:port/vhost, or several with commas; without
+    /// it, the log is embedded
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+
+    /// Begins the names of everything in RabbitMQ; instances with the same one are a cluster
+    /// [default: roomwire]
+    #[arg(long, value_name = "NAME")]
+    pub amqp_prefix: Option<String>,
+
     /// Let everybody subscribe and publish; for development, on loopback addresses only
     #[arg(long)]
     pub dev: bool,
@@ -41,6 +51,8 @@ impl ServeFlags {
             ("listen", "--listen", text(&self.listen)),
             ("data", "--data", text(&self.data)),
             ("workers", "--workers", text(&self.workers)),
+            ("amqp.url", "--amqp-url", text(&self.amqp_url)),
+            ("amqp.prefix", "--amqp-prefix", text(&self.amqp_prefix)),
             ("dev", "--dev", self.dev.then(|| Value::from(true))),
             ("log.format", "--log-format", text(&self.log_format)),
         ]
@@ -68,7 +80,7 @@ mod tests {
 
     #[test]
     fn every_flag_sets_what_its_name_says() {
-        let line = "--listen [::1]:0 --data d --workers 2 --dev --log-format json";
+        let line = "--listen [::1]:0 --data d --workers 2 --amqp-url a --amqp-prefix p --dev --log-format json";
         let arguments: Vec<_> = line.split(' ').collect();
         let flags = parsed(&arguments);
         for (_, flag, value) in flags.given() {
@@ -81,6 +93,6 @@ mod tests {
                 None => assert_eq!(value.to_bool(), Some(true), "{flag}"),
             }
         }
-        assert_eq!(flags.given().count(), 5);
+        assert_eq!(flags.given().count(), 7);
     }
 }

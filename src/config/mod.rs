@@ -5,6 +5,7 @@
 //! that does not exist or a value that does not fit is an error that names where it stands and what
 //! would be right.
 
+mod amqp;
 mod error;
 mod flags;
 mod http;
@@ -26,6 +27,7 @@ use figment::Figment;
 
 use self::reader::{Reader, Setting};
 pub use self::{
+    amqp::Amqp,
     error::{BadSetting, ConfigError},
     flags::ServeFlags,
     http::Http,
@@ -46,6 +48,7 @@ pub struct Config {
     pub limits: Limits,
     pub publish: Publish,
     pub storage: Storage,
+    pub amqp: Amqp,
     pub rooms: Rooms,
     pub http: Http,
     pub namespaces: Namespaces,
@@ -76,6 +79,7 @@ impl Config {
             limits: Limits::read(from),
             publish: Publish::read(from),
             storage: Storage::read(from),
+            amqp: Amqp::read(from),
             rooms: Rooms::read(from),
             http: Http::read(from, server.dev),
             namespaces: Namespaces::read(from),
@@ -92,6 +96,12 @@ impl Config {
             "limits.max_outbox_bytes",
             "at least twice",
             "publish.max_delta_bytes",
+        );
+        from.require(
+            self.amqp.max_age >= 2 * self.publish.idempotency_window,
+            "amqp.max_age",
+            "at least twice",
+            "publish.idempotency_window",
         );
     }
 }

@@ -83,6 +83,12 @@ impl Namespaces {
         &self.by_name[DEFAULT_NAMESPACE]
     }
 
+    /// How long a delta is kept, at most.
+    pub fn longest_ttl(&self) -> Duration {
+        let kept = self.by_name.values().map(|namespace| namespace.history.ttl);
+        kept.max().unwrap_or_default()
+    }
+
     /// The namespace that a room belongs to.
     pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
         self.by_name

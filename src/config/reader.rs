@@ -175,6 +175,28 @@ impl Reader {
         })
     }
 
+    /// As [`Reader::texts`], for what nobody may read in a log: a mistake does not show the value.
+    pub fn secrets(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        right: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let texts = self.texts(key, accepted, right);
+        let hidden = "(not shown)";
+        if let Some((value, _)) = self.taken.last_mut().and_then(|taken| taken.set.as_mut()) {
+            *value = hidden.to_owned();
+        }
+        for mistake in &mut self.wrong {
+            if let BadSetting::Value { key: of, value, .. } = mistake
+                && of == key
+            {
+                *value = hidden.to_owned();
+            }
+        }
+        texts
+    }
+
     /// The names that are set under `section`; one that is not `right` is a mistake and is left
     /// out.
     pub fn names(

@@ -185,6 +185,26 @@ fn values_of_another_type_are_mistakes() {
 }
 
 #[test]
+fn a_brokers_address_is_never_shown() {
+    let wrong = ["http://guest:secret@host", "amqp://guest:secret@host:x"];
+    for sources in [
+        variable("ROOMWIRE_AMQP__URL", wrong[0]),
+        file(&format!("[amqp]\nurl = [\"amqp://a\", \"{}\"]", wrong[1])),
+    ] {
+        let mistakes = sources.mistakes();
+        assert!(
+            mistakes.contains("amqp.url is (not shown); it takes addresses"),
+            "{mistakes}"
+        );
+        assert!(!mistakes.contains("secret"));
+    }
+    let right = variable("ROOMWIRE_AMQP__URL", "amqp://guest:secret@a,amqps://b");
+    let config = right.load().unwrap();
+    assert_eq!(config.amqp.url.len(), 2);
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
 fn an_unknown_key_is_told_the_keys_that_exist() {
     assert_eq!(
         file("[storage]\ncash = \"1GiB\"").mistakes(),
@@ -194,7 +214,7 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
         variable("ROOMWIRE_STORAGE_CACHE", "1GiB").mistakes(),
         "ROOMWIRE_STORAGE_CACHE: there is no setting storage_cache; \
          the top level has listen, data, workers, dev, [log], [limits], [publish], [storage], \
-         [rooms], [http], [namespaces]"
+         [amqp], [rooms], [http], [namespaces]"
     );
     assert_eq!(
         file("[namespaces.chat]\nhistory = 1").mistakes(),

@@ -14,9 +14,10 @@ use actix_web::{
 };
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    actors::Progress,
     config::UnknownNamespace,
     delta::{BadJson, BadRoomName},
 };
@@ -64,6 +65,8 @@ enum Kind {
     OutcomeUnknown,
     Full,
     Draining,
+    CatchingUp,
+    Behind,
     NoSpace,
 }
 
@@ -103,6 +106,8 @@ impl Kind {
             Self::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "Outcome unknown"),
             Self::Full => ("full", S::SERVICE_UNAVAILABLE, "Full"),
             Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "Stopping"),
+            Self::CatchingUp => ("catching-up", S::SERVICE_UNAVAILABLE, "Catching up"),
+            Self::Behind => ("behind", S::SERVICE_UNAVAILABLE, "Behind"),
             Self::NoSpace => ("no-space", S::INSUFFICIENT_STORAGE, "No space"),
         }
     }
@@ -286,6 +291,28 @@ impl Problem {
 
     pub fn draining() -> Self {
         Self::new(Kind::Draining, "the server is stopping").retry_after(RETRY_SOON)
+    }
+
+    pub fn catching_up(progress: &[Progress]) -> Self {
+        let partitions: Vec<_> = progress
+            .iter()
+            .map(|of| json!({"read": of.read, "end": of.end}))
+            .collect();
+        Self::new(
+            Kind::CatchingUp,
+            "the server has just started and reads what it does not have yet",
+        )
+        .with("partitions", partitions)
+        .retry_after(RETRY_SOON)
+    }
+
+    /// A position is asked for that the server has yet to read.
+    pub fn behind() -> Self {
+        Self::new(
+            Kind::Behind,
+            "the position is ahead of what this server has read; it may be there in a moment",
+        )
+        .retry_after(RETRY_SOON)
     }
 
     fn new(kind: Kind, detail: impl Into<String>) -> Self {

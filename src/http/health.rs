@@ -19,15 +19,35 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
     if state.life.has_failed() {
         return Err(Problem::internal());
     }
-    Ok(HttpResponse::Ok().json(json!({
+    if state.life.is_catching_up() {
+        return Err(Problem::catching_up(&state.services.progress()));
+    }
+    let mut answer = json!({
         "status": "ready",
         "sessions": state.life.sessions(),
         "rooms": state.services.registry.len(),
-    })))
+    });
+    if state.services.is_shared() {
+        let partitions = state.services.kept().map(|log| {
+            let status = log.status();
+            json!({
+                "connected": status.connected,
+                "lost_connections": status.lost_connections,
+                "read": status.current,
+                "behind": status.behind,
+                "lag_seconds": status.lag.as_secs_f64(),
+            })
+        });
+        answer["partitions"] = partitions.collect();
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 /// `GET /metrics`: figures for Prometheus.
 pub async fn figures(state: Data<State>) -> HttpResponse {
+    for (partition, log) in state.services.kept().enumerate() {
+        state.services.metrics.log(partition, &log.status());
+    }
     HttpResponse::Ok()
         .content_type(metrics::CONTENT_TYPE)
         .body(state.services.metrics.render())

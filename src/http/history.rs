@@ -76,10 +76,17 @@ pub async fn deltas(
         bytes: MAX_BYTES,
     };
     let history = state.services.history.clone();
-    let epoch = history.epoch();
+    let epoch = history.epoch(&room);
     let same_life = parameters
         .text("epoch")
         .is_none_or(|asked| asked.is_empty() || *asked == *epoch);
+    if let From::After(after) = from
+        && same_life
+        && after > history.durable(&room)
+        && state.services.is_shared()
+    {
+        return Err(Problem::behind());
+    }
     let name = room.clone();
     let read = actix_web::web::block(move || match same_life {
         true => read(&history, &name, from, limit),
@@ -161,7 +168,7 @@ fn read(
             (since.after, since.complete)
         }
     };
-    let end = history.durable();
+    let end = history.durable(room);
     let page = history.page(room, after, end, limit)?;
     // The oldest that is kept is what `after=0` asks for, so there nothing can be missing.
     let from_the_oldest = matches!(from, From::After(0));

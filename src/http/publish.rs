@@ -1,4 +1,4 @@
-//! Publishing: one delta, or a batch. A 2xx is on disk.
+//! Publishing: one delta, or a batch. A 2xx is on disk, or safe in a shared log.
 
 use std::{sync::Arc, time::Instant};
 
@@ -49,7 +49,17 @@ enum Entry<'a> {
         #[serde(flatten)]
         receipt: Receipt<'a>,
     },
+    Unplaced {
+        status: u16,
+        id: &'a str,
+    },
     Refused(&'a Problem),
+}
+
+/// What became of an entry that was published.
+enum Outcome {
+    Placed(Published),
+    Unplaced(Arc<str>),
 }
 
 #[derive(Serialize)]
@@ -104,7 +114,12 @@ pub async fn one(
     };
     let span = info_span!("publish", room.name = %room, client = peer(&request));
     let outcome = publish(&state, vec![delta]).instrument(span).await.pop();
-    let published = outcome.unwrap_or(Err(PublishError::OutcomeUnknown))?;
+    let published = match outcome.unwrap_or(Err(PublishError::OutcomeUnknown)) {
+        Err(PublishError::Unplaced { id }) => {
+            return Ok(HttpResponse::Accepted().json(IdOnly { id: &id }));
+        }
+        outcome => outcome?,
+    };
     let mut response = HttpResponse::build(status(&published));
     if prefers_minimal(request.headers()) {
         response.insert_header(("Preference-Applied", "return=minimal"));
@@ -137,20 +152,28 @@ pub async fn batch(
     let valid: Vec<NewDelta> = checked.iter().flatten().cloned().collect();
     let span = info_span!("publish", deltas = valid.len(), client = peer(&request));
     let mut published = publish(&state, valid).instrument(span).await.into_iter();
-    let outcomes: Vec<Result<Published, Problem>> = checked
+    let outcomes: Vec<Result<Outcome, Problem>> = checked
         .into_iter()
         .map(|entry| {
             entry?;
-            let outcome = published.next();
-            Ok(outcome.unwrap_or(Err(PublishError::OutcomeUnknown))?)
+            match published.next() {
+                Some(Ok(published)) => Ok(Outcome::Placed(published)),
+                Some(Err(PublishError::Unplaced { id })) => Ok(Outcome::Unplaced(id)),
+                Some(Err(error)) => Err(error.into()),
+                None => Err(PublishError::OutcomeUnknown.into()),
+            }
         })
         .collect();
     let results = outcomes
         .iter()
         .map(|outcome| match outcome {
-            Ok(published) => Entry::Placed {
+            Ok(Outcome::Placed(published)) => Entry::Placed {
                 status: status(published).as_u16(),
                 receipt: published.into(),
+            },
+            Ok(Outcome::Unplaced(id)) => Entry::Unplaced {
+                status: StatusCode::ACCEPTED.as_u16(),
+                id,
             },
             Err(problem) => Entry::Refused(problem),
         })
@@ -195,7 +218,7 @@ async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Published, 
         let intake = match outcome {
             Ok(published) if published.repeated => Intake::Repeated,
             Ok(_) => Intake::Applied,
-            Err(error) => Intake::from(*error),
+            Err(error) => Intake::from(error),
         };
         metrics.deltas_in(intake, 1);
         if outcome.is_ok() {
@@ -209,7 +232,8 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::NotTaken { why } => Self::not_taken(why),
-            PublishError::OutcomeUnknown => Self::outcome_unknown(),
+            // Whoever can tell that it is safe does so before.
+            PublishError::OutcomeUnknown | PublishError::Unplaced { .. } => Self::outcome_unknown(),
             PublishError::NoSpace => Self::no_space(),
         }
     }

@@ -36,8 +36,11 @@ impl State {
         if !self.dev {
             return Err(Problem::closed());
         }
-        match self.life.is_draining() {
-            true => Err(Problem::draining()),
+        if self.life.is_draining() {
+            return Err(Problem::draining());
+        }
+        match self.life.is_catching_up() {
+            true => Err(Problem::catching_up(&self.services.progress())),
             false => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Next, NotTaken, Ordered, OrderedLog, Record};
+use super::{Event, Next, NotTaken, OrderedLog, Record, record::Entry};
 
 /// What one batch may hold: enough to share an fsync well, little enough to be applied in
 /// milliseconds.
@@ -30,7 +30,8 @@ pub struct EmbeddedLog {
 }
 
 struct State {
-    queue: VecDeque<Ordered>,
+    /// With their positions.
+    queue: VecDeque<(u64, Record)>,
     bytes: usize,
     next_offset: u64,
     closed: bool,
@@ -70,9 +71,9 @@ impl OrderedLog for EmbeddedLog {
         }
         state.bytes += bytes;
         for record in records {
-            let offset = state.next_offset;
+            let position = state.next_offset;
             state.next_offset += 1;
-            state.queue.push_back(Ordered { offset, record });
+            state.queue.push_back((position, record));
         }
         drop(state);
         self.readable.notify_one();
@@ -102,11 +103,11 @@ impl OrderedLog for EmbeddedLog {
 impl State {
     /// Everything that waits, as far as it fits one batch; a record that alone is too large is a
     /// batch of its own.
-    fn take_batch(&mut self) -> Vec<Ordered> {
+    fn take_batch(&mut self) -> Vec<Event> {
         let mut bytes = 0;
         let mut count = 0;
-        for ordered in self.queue.iter().take(MAX_BATCH_RECORDS) {
-            let weight = weight(&ordered.record);
+        for (_, record) in self.queue.iter().take(MAX_BATCH_RECORDS) {
+            let weight = weight(record);
             if count > 0 && bytes + weight > MAX_BATCH_BYTES {
                 break;
             }
@@ -114,8 +115,19 @@ impl State {
             count += 1;
         }
         self.bytes -= bytes;
-        self.queue.drain(..count).collect()
+        let taken = self.queue.drain(..count);
+        taken
+            .map(|(position, record)| delta(position, record))
+            .collect()
     }
+}
+
+fn delta(position: u64, record: Record) -> Event {
+    let entry = Entry::Delta {
+        record,
+        tenure: None,
+    };
+    Event::Entry { position, entry }
 }
 
 fn weight(record: &Record) -> usize {
@@ -154,7 +166,8 @@ mod tests {
         };
         batch
             .iter()
-            .map(|ordered| (ordered.offset, ordered.record.sequence))
+            .filter_map(Event::delta)
+            .map(|(position, record)| (position, record.sequence))
             .collect()
     }
 
@@ -254,9 +267,9 @@ mod tests {
         let mut offsets = Vec::new();
         let mut seen = vec![0; 501];
         while let Next::Batch(batch) = log.next(LONG) {
-            for ordered in batch {
-                offsets.push(ordered.offset);
-                let sequence = ordered.record.sequence as usize;
+            for (position, record) in batch.iter().filter_map(Event::delta) {
+                offsets.push(position);
+                let sequence = record.sequence as usize;
                 seen[sequence] += 1;
                 assert!(
                     sequence == 1 || seen[sequence] <= seen[sequence - 1],

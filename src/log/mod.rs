@@ -1,14 +1,21 @@
 //! The durable, totally ordered log of deltas, and the one path from it to the rooms.
 
+pub mod clocks;
 pub mod embedded;
 pub mod pipeline;
 pub mod publisher;
+pub mod publishers;
+pub mod record;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::delta::RoomName;
+use self::{
+    publisher::Source,
+    record::{Entry, Heartbeat, Identity},
+};
+use crate::delta::{Epoch, RoomName};
 
 /// What a producer appends: a delta that has no position yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,19 +37,46 @@ pub struct Record {
     pub sequence: u64,
 }
 
-/// A record and the place that the log gave it.
+/// What a reader finds in the log, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ordered {
-    /// From 1, growing strictly.
-    pub offset: u64,
-    pub record: Record,
+pub enum Event {
+    Entry {
+        /// From 1, growing strictly.
+        position: u64,
+        entry: Entry,
+    },
+    /// Nothing at or below this position can be read any more, whether it was read before or not.
+    Floor(u64),
+    /// This life of the log has ended; the next one, whose positions begin anew, is yet to be read. It is the last
+    /// event of a life.
+    Replaced(Epoch),
+}
+
+impl Event {
+    /// The delta that this is, behind its position.
+    pub fn delta(&self) -> Option<(u64, &Record)> {
+        match self {
+            Self::Entry {
+                position,
+                entry: Entry::Delta { record, .. },
+            } => Some((*position, record)),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of a log and where it stands. It tells a log from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub position: u64,
+    pub identity: Identity,
 }
 
 /// What a reader of the log gets.
 #[derive(Debug)]
 pub enum Next {
-    /// Records in the order of their offsets; never empty.
-    Batch(Vec<Ordered>),
+    /// Never empty.
+    Batch(Vec<Event>),
     /// Nothing came while the reader waited.
     Idle,
     /// The log was closed and everything that it had taken was read.
@@ -56,6 +90,8 @@ pub enum NotTaken {
     Full,
     #[error("the log is closed")]
     Closed,
+    #[error("the log can't be reached, or takes nothing at the moment")]
+    Unavailable,
 }
 
 /// Takes records and hands them back in one order, the same for every reader.
@@ -70,4 +106,58 @@ pub trait OrderedLog: Send + Sync {
 
     /// Takes nothing from here on; what was taken can still be read.
     fn close(&self);
+
+    /// The log as one that outlives its reader, if it is one.
+    fn kept(&self) -> Option<&dyn KeptLog> {
+        None
+    }
+}
+
+/// A log elsewhere, which others publish to as well, and from which a reader gets again what it lost.
+pub trait KeptLog: Send + Sync {
+    /// Reads the life `epoch` from behind `place`, or from as far back as is of use to a reader that has nothing: after
+    /// the life before has ended, or after the reader has lost some of what it had. What was taken and is not in the
+    /// log yet is dropped. A log whose life has ended takes nothing until then.
+    fn resume(&self, epoch: &Epoch, place: Option<Place>);
+
+    /// Whether the record is in the log for good, though it may not be read back yet.
+    fn has_confirmed(&self, source: Source) -> bool;
+
+    /// Whether the heartbeat is this reader's own.
+    fn is_own(&self, heartbeat: &Heartbeat) -> bool;
+
+    fn is_closed(&self) -> bool;
+
+    fn status(&self) -> LogStatus;
+}
+
+/// How a kept log is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogStatus {
+    /// Whether entries come in and records go out.
+    pub connected: bool,
+    /// Connections that were lost.
+    pub lost_connections: u64,
+    /// The first position that was read; 0 for none.
+    pub first: u64,
+    /// The last position that was read; 0 for none.
+    pub current: u64,
+    /// The end of the log when it was last looked for; 0 for not known yet.
+    pub end: u64,
+    /// Entries that are known to be ahead of what was taken.
+    pub behind: u64,
+    /// How far the reader is behind.
+    pub lag: Duration,
+    /// Records that the log has confirmed.
+    pub confirmed: u64,
+    /// The sum of the times that their confirms took.
+    pub confirm_time: Duration,
+}
+
+impl LogStatus {
+    /// Whether somebody who has taken everything up to `position` has all that was in the log when its end was last
+    /// looked for.
+    pub fn is_caught_up(&self, position: u64) -> bool {
+        self.end > 0 && position >= self.end
+    }
 }

@@ -7,21 +7,22 @@
 //! that a crash can take back. [`Pipeline::spawn`] walks the steps on a thread of their own; tests
 //! walk them one by one.
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+mod handle;
+mod kept;
+
+use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::sync::watch;
 
+use self::handle::Ending;
+pub use self::handle::{End, PipelineHandle};
 use super::{
-    Next, Ordered, OrderedLog,
+    Event, KeptLog, Next, OrderedLog,
+    clocks::Clocks,
     publisher::{Answers, Placed, PublishError, Refusal, Source, wall_clock_ms},
 };
 use crate::{
-    delta::{Delta, RoomName},
+    delta::{Delta, Epoch, RoomName},
     rooms::{
         retention::Retention,
         store::StoreError,
@@ -31,6 +32,9 @@ use crate::{
 
 /// How long the thread sleeps when nothing comes, before it looks for what has expired.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// For how long what a kept log can give again may stay unflushed, in ms.
+const SYNC_INTERVAL_MS: u64 = 1_000;
 
 /// Between two attempts to open the database again, in ms.
 const REOPEN_INTERVAL_MS: u64 = 500;
@@ -68,6 +72,11 @@ pub struct Pipeline {
     failure: Option<Failure>,
     /// So that a full disk is reported once, not once a batch.
     full: bool,
+    /// The life of the log that has begun and that the database does not have yet.
+    next_life: Option<Epoch>,
+    /// Since when something is applied and not flushed, in a kept log.
+    unflushed_since: Option<u64>,
+    clocks: Clocks,
 }
 
 struct Failure {
@@ -94,16 +103,22 @@ pub struct Watched {
 
 /// A batch that a crash could still take back.
 #[must_use]
-pub struct Committed(Vec<Step>);
+pub struct Committed {
+    steps: Vec<Step>,
+    /// Whether something between what the rooms have and what is in the batch was never read.
+    floored: bool,
+}
 
 /// A batch on disk.
 #[must_use]
 pub struct Flushed {
     steps: Vec<Step>,
+    floored: bool,
     durable: u64,
 }
 
-type Step = (Source, Applied);
+/// What a delta came from, and what became of it.
+type Step = (Option<Source>, Applied);
 
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
@@ -116,6 +131,9 @@ impl Pipeline {
             },
             failure: None,
             full: false,
+            next_life: None,
+            unflushed_since: None,
+            clocks: Clocks::default(),
         }
     }
 
@@ -152,20 +170,54 @@ impl Pipeline {
     fn run(mut self) {
         let mut wait = IDLE;
         loop {
+            if self.holds_back(wall_clock_ms()) {
+                if self.kept().is_some_and(KeptLog::is_closed) {
+                    return;
+                }
+                thread::sleep(IDLE);
+                continue;
+            }
             match self.parts.log.next(wait) {
                 Next::Batch(batch) => self.take(batch, wall_clock_ms()),
                 Next::Idle => {}
-                Next::Closed => return,
+                Next::Closed => break,
             }
             wait = match self.tend(wall_clock_ms()) {
                 true => Duration::ZERO,
                 false => IDLE,
             };
         }
+        if self.unflushed_since.is_some()
+            && let Err(error) = self.parts.writer.sync()
+        {
+            tracing::warn!(%error, "what was read last is not on disk and will be read again");
+        }
+    }
+
+    fn kept(&self) -> Option<&dyn KeptLog> {
+        self.parts.log.kept()
     }
 
     /// Walks all steps with one batch.
-    pub fn take(&mut self, batch: Vec<Ordered>, now: u64) {
+    pub fn take(&mut self, mut batch: Vec<Event>, now: u64) {
+        let replaced = match batch.last() {
+            Some(Event::Replaced(epoch)) => Some(epoch.clone()),
+            _ => None,
+        };
+        if let Some(epoch) = replaced {
+            batch.pop();
+            self.walk(batch, now);
+            self.begin_life(epoch, now);
+        } else {
+            self.walk(batch, now);
+        }
+    }
+
+    fn walk(&mut self, batch: Vec<Event>, now: u64) {
+        if batch.is_empty() {
+            return;
+        }
+        self.hear(&batch, now);
         let Some(committed) = self.commit(batch, now) else {
             return;
         };
@@ -179,33 +231,55 @@ impl Pipeline {
 
     /// Writes a batch, not yet safely. If it can't be written, its publishers are told so and the
     /// batch ends here.
-    pub fn commit(&mut self, batch: Vec<Ordered>, now: u64) -> Option<Committed> {
+    pub fn commit(&mut self, batch: Vec<Event>, now: u64) -> Option<Committed> {
         let sources: Vec<_> = batch.iter().map(Source::of).collect();
         if !self.has_space() {
-            self.refuse(sources, PublishError::NoSpace);
+            self.pass_over(sources, PublishError::NoSpace);
             return None;
         }
         if !self.is_open(now) {
             let why = Refusal::Reopening;
-            self.refuse(sources, PublishError::NotTaken { why });
+            self.pass_over(sources, PublishError::NotTaken { why });
             return None;
         }
+        let floored = batch.iter().any(|event| matches!(event, Event::Floor(1..)));
         let rules = &*self.parts.rules;
         match self.parts.writer.apply(&batch, rules) {
-            Ok(applied) => Some(Committed(sources.into_iter().zip(applied).collect())),
+            Ok(applied) => Some(Committed {
+                steps: sources.into_iter().zip(applied).collect(),
+                floored,
+            }),
             Err(error) => {
                 self.fail(&error, now);
-                self.refuse(sources, PublishError::OutcomeUnknown);
+                // What is kept comes again, and may be answered in time.
+                if self.kept().is_none() {
+                    self.refuse(sources, PublishError::OutcomeUnknown);
+                }
                 None
             }
         }
     }
 
-    /// Brings a batch to disk. If that fails, its publishers are told that nobody knows and the
+    /// Brings a batch to disk, or, from a log that is kept, only before the eyes of readers. If that fails, its publishers are told that nobody knows and the
     /// batch ends here.
-    pub fn flush(&mut self, Committed(steps): Committed, now: u64) -> Option<Flushed> {
+    pub fn flush(&mut self, committed: Committed, now: u64) -> Option<Flushed> {
+        let Committed { steps, floored } = committed;
+        if self.kept().is_some() {
+            // What a crash takes from the database comes again, at the same positions.
+            self.unflushed_since.get_or_insert(now);
+            let durable = self.parts.writer.show();
+            return Some(Flushed {
+                steps,
+                floored,
+                durable,
+            });
+        }
         match self.parts.writer.flush() {
-            Ok(durable) => Some(Flushed { steps, durable }),
+            Ok(durable) => Some(Flushed {
+                steps,
+                floored,
+                durable,
+            }),
             Err(error) => {
                 self.fail(&error, now);
                 let sources = steps.into_iter().map(|(source, _)| source);
@@ -222,34 +296,41 @@ impl Pipeline {
 
     /// Tells the publishers where their deltas are.
     pub fn answer(&mut self, flushed: &Flushed) {
-        let epoch = self.parts.writer.history().epoch();
+        let epoch = self.parts.writer.epoch();
         let placed = |applied: &Applied| {
             let (offset, time, repeated) = match applied {
                 Applied::Delta(delta) => (delta.offset, delta.time, false),
                 Applied::Repeated { offset, time } => (*offset, *time, true),
+                // Its producer will send it again, or has been answered.
+                Applied::Passed => return None,
             };
-            Placed {
+            Some(Placed {
                 offset,
                 time,
                 epoch: epoch.clone(),
                 repeated,
-            }
+            })
         };
         let answers = flushed
             .steps
             .iter()
-            .map(|(source, applied)| (*source, Ok(placed(applied))));
+            .filter_map(|(source, applied)| Some((*source.as_ref()?, Ok(placed(applied)?))));
         self.parts.answers.give(answers);
     }
 
     /// Hands the new deltas to the rooms, which may take its time.
     pub fn dispatch(&mut self, flushed: Flushed) {
+        if flushed.floored {
+            self.parts.dispatch.reset();
+            self.positions.dispatched.send_replace(flushed.durable);
+            return;
+        }
         let deltas: Vec<_> = flushed
             .steps
             .into_iter()
             .filter_map(|(_, applied)| match applied {
                 Applied::Delta(delta) => Some(delta),
-                Applied::Repeated { .. } => None,
+                Applied::Repeated { .. } | Applied::Passed => None,
             })
             .collect();
         if !deltas.is_empty() {
@@ -265,6 +346,16 @@ impl Pipeline {
         if !self.is_open(now) || !self.has_space() {
             return false;
         }
+        if self
+            .unflushed_since
+            .is_some_and(|since| now.saturating_sub(since) >= SYNC_INTERVAL_MS)
+        {
+            if let Err(error) = self.parts.writer.sync() {
+                self.fail(&error, now);
+                return false;
+            }
+            self.unflushed_since = None;
+        }
         match self.parts.writer.expire(now, &*self.parts.rules) {
             Ok(more) => more,
             Err(error) => {
@@ -274,10 +365,17 @@ impl Pipeline {
         }
     }
 
-    fn refuse(&self, sources: impl IntoIterator<Item = Source>, why: PublishError) {
+    /// Refuses what will never be applied.
+    fn pass_over(&mut self, sources: Vec<Option<Source>>, why: PublishError) {
+        self.parts.writer.pass_over();
+        self.refuse(sources, why);
+    }
+
+    fn refuse(&self, sources: impl IntoIterator<Item = Option<Source>>, why: PublishError) {
+        let sources = sources.into_iter().flatten();
         self.parts
             .answers
-            .give(sources.into_iter().map(|source| (source, Err(why))));
+            .give(sources.map(|source| (source, Err(why.clone()))));
     }
 
     fn fail(&mut self, error: &StoreError, now: u64) {
@@ -305,6 +403,10 @@ impl Pipeline {
                     "the database is open again"
                 );
                 self.failure = None;
+                if self.kept().is_some() {
+                    return self.resume(now);
+                }
+                self.parts.writer.pass_over();
                 self.positions.durable.send_replace(reopened.checkpoint);
                 if reopened.lost || reopened.checkpoint != *self.positions.dispatched.borrow() {
                     self.parts.dispatch.reset();
@@ -337,60 +439,5 @@ impl Pipeline {
         }
         self.full = full;
         !full
-    }
-}
-
-/// How the pipeline's thread ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The log was closed, and everything in it is dispatched.
-    Closed,
-    /// A defect; nothing can be published any more.
-    Panicked,
-}
-
-/// A running pipeline.
-pub struct PipelineHandle {
-    thread: JoinHandle<()>,
-    ended: watch::Receiver<Option<End>>,
-    pub watched: Watched,
-}
-
-impl PipelineHandle {
-    /// Completes when the thread has ended; before a stop was asked for, that is a failure of the
-    /// whole process.
-    pub async fn ended(&mut self) -> End {
-        match self.ended.wait_for(Option::is_some).await {
-            Ok(end) => end.unwrap_or(End::Panicked),
-            Err(_) => End::Panicked,
-        }
-    }
-
-    /// Blocks until the thread has ended.
-    pub fn join(self) -> End {
-        match self.thread.join() {
-            Ok(()) => End::Closed,
-            Err(_) => End::Panicked,
-        }
-    }
-}
-
-/// Leaves nobody waiting for a pipeline that is gone, however it went.
-struct Ending {
-    log: Arc<dyn OrderedLog>,
-    answers: Arc<Answers>,
-    end: watch::Sender<Option<End>>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.log.close();
-        self.answers.give_up();
-        let how = if thread::panicking() {
-            End::Panicked
-        } else {
-            End::Closed
-        };
-        self.end.send_replace(Some(how));
     }
 }

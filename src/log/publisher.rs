@@ -1,4 +1,4 @@
-//! Publishing: hands deltas to the log and waits until they are on disk.
+//! Publishing: hands deltas to the log and waits until they are safe.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{NotTaken, Ordered, OrderedLog, Record};
-use crate::delta::{Epoch, RoomName};
+use super::{Event, NotTaken, OrderedLog, Record};
+use crate::{
+    delta::{Epoch, RoomName},
+    rooms::producers::MAX_PAUSE_MS,
+};
 
 /// A delta on its way into the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub struct Published {
 }
 
 /// Why a delta is not known to be on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// Publishing it again can't double it.
     #[error("nothing was written: {why}")]
@@ -57,6 +60,9 @@ pub enum PublishError {
     /// Publishing it again can't double it.
     #[error("nothing was written: the disk has less free space than the reserve")]
     NoSpace,
+    /// It is safe, and will be delivered; where it is will be known later.
+    #[error("the delta is safe in the log, which has not been read that far yet")]
+    Unplaced { id: Arc<str> },
 }
 
 /// Who refused a delta.
@@ -66,6 +72,8 @@ pub enum Refusal {
     Log(#[from] NotTaken),
     #[error("the database is being opened again after a failed write")]
     Reopening,
+    #[error("this machine's clock is {} s ahead of the other instances'; set it right", by.as_secs())]
+    ClockAhead { by: Duration },
 }
 
 /// Where the pipeline put a record.
@@ -77,7 +85,7 @@ pub struct Placed {
     pub repeated: bool,
 }
 
-/// Publishes as one producer. Cheap to clone; the clones share their numbering.
+/// Publishes as one producer at a time. Cheap to clone; the clones share their numbering.
 #[derive(Clone)]
 pub struct Publisher {
     log: Arc<dyn OrderedLog>,
@@ -88,13 +96,17 @@ pub struct Publisher {
 
 /// The publishes that wait for an answer: the pipeline gives it, the publisher takes it.
 pub struct Answers {
-    producer: u128,
     state: Mutex<State>,
 }
 
 struct State {
+    producer: u128,
     next_sequence: u64,
-    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    /// When something was last taken, in ms since the Unix epoch.
+    last_taken: u64,
+    waiting: HashMap<Source, oneshot::Sender<Answer>>,
+    /// Why nothing is taken.
+    refusal: Option<PublishError>,
 }
 
 type Answer = Result<Placed, PublishError>;
@@ -105,10 +117,12 @@ impl Publisher {
         Self {
             log,
             answers: Arc::new(Answers {
-                producer: Uuid::new_v4().as_u128(),
                 state: Mutex::new(State {
+                    producer: Uuid::new_v4().as_u128(),
                     next_sequence: 1,
+                    last_taken: 0,
                     waiting: HashMap::new(),
+                    refusal: None,
                 }),
             }),
             patience,
@@ -126,13 +140,13 @@ impl Publisher {
         let count = deltas.len();
         match self.submit(deltas, wall_clock_ms()) {
             Ok(pending) => pending.wait(self.patience).await,
-            Err(why) => vec![Err(PublishError::NotTaken { why: why.into() }); count],
+            Err(error) => vec![Err(error); count],
         }
     }
 
     /// Hands all of `deltas` to the log, stamped with `now` (ms since the Unix epoch), or none of
     /// them.
-    pub fn submit(&self, deltas: Vec<NewDelta>, now: u64) -> Result<Pending, NotTaken> {
+    pub fn submit(&self, deltas: Vec<NewDelta>, now: u64) -> Result<Pending, PublishError> {
         let mut records: Vec<Record> = deltas
             .into_iter()
             .map(|delta| self.record(delta, now))
@@ -144,28 +158,42 @@ impl Publisher {
         // Numbering and handing over are one step, so that the log has the sequences in their
         // order.
         let mut state = self.answers.lock();
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
+        }
+        if now.saturating_sub(state.last_taken) > MAX_PAUSE_MS {
+            state.begin_life();
+        }
+        let producer = state.producer;
         let first = state.next_sequence;
         let mut receivers = Vec::with_capacity(records.len());
         for (record, sequence) in records.iter_mut().zip(first..) {
             let (sender, receiver) = oneshot::channel();
+            record.producer = producer;
             record.sequence = sequence;
-            state.waiting.insert(sequence, sender);
+            let source = Source { producer, sequence };
+            state.waiting.insert(source, sender);
             receivers.push(receiver);
         }
         let sequences = first..first + records.len() as u64;
-        if !records.is_empty()
-            && let Err(why) = self.log.publish(records)
-        {
-            sequences.for_each(|sequence| drop(state.waiting.remove(&sequence)));
-            return Err(why);
+        if !records.is_empty() {
+            if let Err(why) = self.log.publish(records) {
+                for sequence in sequences {
+                    state.waiting.remove(&Source { producer, sequence });
+                }
+                return Err(PublishError::NotTaken { why: why.into() });
+            }
+            state.last_taken = now;
         }
         state.next_sequence = sequences.end;
         drop(state);
         Ok(Pending {
+            log: self.log.clone(),
             names,
             receivers,
             waiters: Waiters {
                 answers: self.answers.clone(),
+                producer,
                 sequences,
             },
         })
@@ -181,7 +209,8 @@ impl Publisher {
                 .unwrap_or_else(|| Uuid::now_v7().simple().to_string().into()),
             stamped: now,
             info: delta.info,
-            producer: self.answers.producer,
+            // Both are given when the log takes it.
+            producer: 0,
             sequence: 0,
         }
     }
@@ -189,6 +218,7 @@ impl Publisher {
 
 /// Deltas that the log has taken. Dropping it gives up the answers, not the deltas.
 pub struct Pending {
+    log: Arc<dyn OrderedLog>,
     names: Vec<(RoomName, Arc<str>)>,
     receivers: Vec<oneshot::Receiver<Answer>>,
     waiters: Waiters,
@@ -198,17 +228,21 @@ impl Pending {
     /// Waits for all answers, at most for `patience`.
     pub async fn wait(self, patience: Duration) -> Vec<Result<Published, PublishError>> {
         let Self {
+            log,
             names,
             receivers,
-            waiters: _waiters,
+            waiters,
         } = self;
         let deadline = Instant::now() + patience;
         let mut results = Vec::with_capacity(names.len());
-        for ((room, id), receiver) in names.into_iter().zip(receivers) {
+        for (((room, id), receiver), source) in
+            names.into_iter().zip(receivers).zip(waiters.sources())
+        {
             let answer = match timeout_at(deadline, receiver).await {
                 Ok(Ok(answer)) => answer,
-                // Too late, or the pipeline is gone.
-                Ok(Err(_)) | Err(_) => Err(PublishError::OutcomeUnknown),
+                // The pipeline is gone.
+                Ok(Err(_)) => Err(PublishError::OutcomeUnknown),
+                Err(_) => Err(waiters.too_late(&*log, source, &id)),
             };
             results.push(answer.map(|placed| Published {
                 room,
@@ -226,33 +260,61 @@ impl Pending {
 /// Takes waiters that nobody waits for out of the table: their caller went away or lost patience.
 struct Waiters {
     answers: Arc<Answers>,
+    producer: u128,
     sequences: Range<u64>,
+}
+
+impl Waiters {
+    fn sources(&self) -> impl Iterator<Item = Source> + use<> {
+        let producer = self.producer;
+        let source = move |sequence| Source { producer, sequence };
+        self.sequences.clone().map(source)
+    }
+
+    /// What is known of a delta that was not answered in time.
+    fn too_late(&self, log: &dyn OrderedLog, source: Source, id: &Arc<str>) -> PublishError {
+        match log.kept() {
+            Some(log) if log.has_confirmed(source) => PublishError::Unplaced { id: id.clone() },
+            _ => PublishError::OutcomeUnknown,
+        }
+    }
 }
 
 impl Drop for Waiters {
     fn drop(&mut self) {
         let mut state = self.answers.lock();
-        for sequence in self.sequences.clone() {
-            state.waiting.remove(&sequence);
+        for source in self.sources() {
+            state.waiting.remove(&source);
         }
     }
 }
 
 impl Answers {
-    /// Answers the records of `batch` that came from this producer and that somebody still waits
-    /// for.
+    /// Answers the records of `batch` that somebody still waits for.
     pub fn give(&self, batch: impl IntoIterator<Item = (Source, Answer)>) {
         let mut state = self.lock();
         let answered: Vec<_> = batch
             .into_iter()
-            .filter(|(source, _)| source.producer == self.producer)
-            .filter_map(|(source, answer)| Some((state.waiting.remove(&source.sequence)?, answer)))
+            .filter_map(|(source, answer)| Some((state.waiting.remove(&source)?, answer)))
             .collect();
         drop(state);
         for (sender, answer) in answered {
             // A caller that went away in this moment needs no answer.
             let _ = sender.send(answer);
         }
+    }
+
+    /// From here on nothing is taken, for this reason, or everything if there is none.
+    pub fn refuse(&self, why: Option<PublishError>) {
+        self.lock().refusal = why;
+    }
+
+    /// Does `work`, which loses some of what was taken, or all memory of it: nothing is taken
+    /// meanwhile, and what comes behind it comes from another producer.
+    pub fn begin_life(&self, work: impl FnOnce()) {
+        let mut state = self.lock();
+        work();
+        state.begin_life();
     }
 
     /// Tells everybody who waits that the pipeline is gone.
@@ -270,19 +332,28 @@ impl Answers {
     }
 }
 
+impl State {
+    /// Goes on as another producer.
+    fn begin_life(&mut self) {
+        self.producer = Uuid::new_v4().as_u128();
+        self.next_sequence = 1;
+    }
+}
+
 /// Who made a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source {
     pub producer: u128,
     pub sequence: u64,
 }
 
 impl Source {
-    pub fn of(ordered: &Ordered) -> Self {
-        Self {
-            producer: ordered.record.producer,
-            sequence: ordered.record.sequence,
-        }
+    /// None for what is no delta.
+    pub fn of(event: &Event) -> Option<Self> {
+        event.delta().map(|(_, record)| Self {
+            producer: record.producer,
+            sequence: record.sequence,
+        })
     }
 }
 

@@ -13,6 +13,7 @@ fn the_table_lists_every_figure_that_is_rendered() {
     let metrics = Metrics::new();
     metrics.session_closed(Transport::WebSocket, Closing::Server(3008));
     metrics.connection_refused("full");
+    metrics.log(0, &LogStatus::default());
 
     let rendered: BTreeSet<String> = metrics
         .registry
@@ -105,6 +106,32 @@ fn a_session_that_ends_is_no_longer_open_and_is_counted_by_its_code() {
         value(&text, "roomwire_sessions_closed_total{code=\"client\"}"),
         Some(1.0)
     );
+}
+
+#[test]
+fn a_shared_logs_figures_are_by_partition_and_its_totals_never_fall() {
+    let metrics = Metrics::new();
+    let status = |confirmed, seconds| LogStatus {
+        connected: true,
+        behind: 7,
+        lag: Duration::from_millis(1_500),
+        confirmed,
+        confirm_time: Duration::from_secs(seconds),
+        ..LogStatus::default()
+    };
+    metrics.log(3, &status(10, 2));
+    metrics.log(3, &status(4, 1));
+    let text = metrics.render();
+    for (name, expected) in [
+        ("connected", 1.0),
+        ("behind", 7.0),
+        ("lag_seconds", 1.5),
+        ("confirms_total", 10.0),
+        ("confirm_seconds_total", 2.0),
+    ] {
+        let series = format!("roomwire_log_{name}{{partition=\"3\"}}");
+        assert_eq!(value(&text, &series), Some(expected), "{series}");
+    }
 }
 
 #[test]

@@ -7,13 +7,13 @@ use super::{
     layout,
     retention::Retention,
     store::{Order, StoreError, Write},
-    writer::{HistoryWriter, index, put, trim},
+    writer::{HistoryWriter, put, trim},
 };
 use crate::delta::RoomName;
 
 /// Rooms, deltas and keys that one [`HistoryWriter::expire`] looks at: more than a batch can add,
 /// so that expiry keeps up, and few enough not to be felt as a pause.
-const MAX_EXPIRED: usize = 1_024;
+pub(super) const MAX_EXPIRED: usize = 1_024;
 
 impl HistoryWriter {
     /// Trims deltas that are too old at `now` (ms since the Unix epoch), and forgets idempotency
@@ -28,7 +28,7 @@ impl HistoryWriter {
         let more_deltas = self.expire_deltas(now, rules, &mut writes)?;
         let more_keys = self.forget_keys(&mut writes)?;
         if !writes.is_empty() {
-            self.shared.store.commit(writes)?;
+            self.commit(writes)?;
         }
         Ok(more_deltas || more_keys)
     }
@@ -39,7 +39,7 @@ impl HistoryWriter {
         rules: impl Fn(&RoomName) -> Retention,
         writes: &mut Vec<Write>,
     ) -> Result<bool, StoreError> {
-        let (first, last) = layout::expiry_range(now);
+        let (first, last) = layout::expiry_range(self.partition, now);
         let due = self.shared.keys(&first, &last)?;
         let mut budget = MAX_EXPIRED;
         for key in &due {
@@ -61,7 +61,7 @@ impl HistoryWriter {
             writes.push(Write::Delete { key: key.clone() });
             head.expiry = 0;
             if let Some(time) = oldest_kept {
-                index(&room, &mut head, rules.expiry(time), writes);
+                self.index(&room, &mut head, rules.expiry(time), writes);
             }
             writes.push(put(layout::head_key(&room), head.encode()));
             if budget == 0 {
@@ -72,13 +72,14 @@ impl HistoryWriter {
     }
 
     fn forget_keys(&self, writes: &mut Vec<Write>) -> Result<bool, StoreError> {
-        let (first, last) = layout::seen_before_range(self.window.start(self.checkpoint.clock));
+        let (first, last) =
+            layout::seen_before_range(self.partition, self.window.start(self.checkpoint.clock));
         let outdated = self.shared.keys(&first, &last)?;
         let more = outdated.len() == MAX_EXPIRED;
         for key in outdated {
             if let Some(seen_key) = self.shared.store.get(&key)? {
                 // Seen anew behind its window, the key belongs to a later delta.
-                if self.shared.first_seen(&seen_key)? == Some(layout::seen_at(&key)?) {
+                if self.shared.first_seen(&seen_key)? == Some(layout::when_seen(&key)?) {
                     writes.push(Write::Delete { key: seen_key });
                 }
             }
@@ -90,7 +91,7 @@ impl HistoryWriter {
 
 impl Shared {
     /// The first [`MAX_EXPIRED`] keys of a range.
-    fn keys(&self, first: &[u8], last: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+    pub(super) fn keys(&self, first: &[u8], last: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut keys = Vec::new();
         self.store
             .scan(first, last, Order::Ascending, &mut |key, _| {

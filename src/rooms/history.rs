@@ -9,10 +9,12 @@ use std::{
 };
 
 use super::{
+    checkpoint::Floor,
     layout::{self, Entry, FirstSeen, HeadRecord},
+    retention::Held,
     store::{Order, Store, StoreError},
 };
-use crate::delta::{Delta, Epoch, RoomName};
+use crate::delta::{Delta, Epoch, RoomName, partition_of};
 
 /// All rooms' histories. Cheap to clone. Every call may read the disk, so async callers take it to
 /// a blocking thread.
@@ -24,18 +26,42 @@ pub struct History {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the readers and the one writer have in common.
+/// What the readers and the writers have in common.
 pub(super) struct Shared {
     pub store: Arc<dyn Store>,
+    pub partitions: Vec<Partition>,
+    /// How often the store was opened again. Whoever writes holds it, so that nobody writes on top
+    /// of what he believes to be there and is not any more.
+    pub openings: RwLock<u64>,
+}
+
+/// One partition as readers see it.
+pub(super) struct Partition {
     pub durable: AtomicU64,
     pub epoch: RwLock<Epoch>,
+    pub floor: RwLock<Floor>,
+}
+
+impl Partition {
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        let epoch = self.epoch.read().unwrap_or_else(PoisonError::into_inner);
+        epoch.clone()
+    }
+
+    pub fn floor(&self) -> Floor {
+        *self.floor.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How far a room came and how far back it reaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head {
-    /// Offset of the newest trimmed delta, 0 for none: whoever stands below it has missed something
-    /// for good.
+    /// Up to here deltas are trimmed or were never read, 0 for none: whoever stands below it may
+    /// have missed something for good.
     pub floor: u64,
     /// Where somebody who has read everything stands; 0 in a room that never had a delta.
     pub newest: u64,
@@ -74,28 +100,37 @@ pub struct Since {
 }
 
 impl History {
-    /// Names the life of these positions; another one after history was lost.
-    pub fn epoch(&self) -> Epoch {
-        self.shared
-            .epoch
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Names the life of the room's positions; another one after history was lost.
+    pub fn epoch(&self, room: &RoomName) -> Epoch {
+        self.shared.partition(room).epoch()
     }
 
-    /// The offset up to which everything is on disk; 0 for nothing yet.
-    pub fn durable(&self) -> u64 {
-        self.shared.durable.load(Ordering::Acquire)
+    /// The offset in the room's partition of the log up to which everything is safe; 0 for nothing
+    /// yet.
+    pub fn durable(&self, room: &RoomName) -> u64 {
+        self.shared.partition(room).durable()
+    }
+
+    /// In which partition of the log a room is.
+    pub fn partition_of(&self, room: &RoomName) -> u16 {
+        partition_of(room, self.shared.count())
     }
 
     pub fn head(&self, room: &RoomName) -> Result<Head, StoreError> {
-        let durable = self.durable();
+        let partition = self.shared.partition(room);
+        let durable = partition.durable();
         let record = self.shared.head(room)?;
+        let unread = partition.floor().offset.min(durable);
+        // What a partition's floor has overtaken is trimmed with the room's next delta.
+        let held = match record.newest <= unread {
+            true => Held::default(),
+            false => record.held,
+        };
         Ok(Head {
-            floor: record.floor.min(durable),
-            newest: record.newest.min(durable),
-            count: record.held.count,
-            bytes: record.held.bytes,
+            floor: record.floor.min(durable).max(unread),
+            newest: record.newest.min(durable).max(unread),
+            count: held.count,
+            bytes: held.bytes,
         })
     }
 
@@ -132,8 +167,8 @@ impl History {
     /// Where to read from for everything that happened at `time` (ms since the Unix epoch) or
     /// later.
     pub fn since(&self, room: &RoomName, time: u64) -> Result<Since, StoreError> {
-        let durable = self.durable();
-        let head = self.shared.head(room)?;
+        let durable = self.durable(room);
+        let head = self.shared.floored(room)?;
         // Times grow with offsets. Whatever is below `low` is older than `time`, what is at `high`
         // or above is not.
         let mut low = head.floor + 1;
@@ -146,7 +181,7 @@ impl History {
             }
         }
         // Read last, so that it tells of every trim that the search could have met.
-        let head = self.shared.head(room)?;
+        let head = self.shared.floored(room)?;
         Ok(Since {
             after: (low - 1).min(durable),
             complete: head.floor == 0 || head.floor_time < time,
@@ -160,14 +195,14 @@ impl History {
         limit: PageLimit,
         order: Order,
     ) -> Result<Page, StoreError> {
-        let durable = self.durable();
+        let durable = self.durable(room);
         let upto = upto.min(durable);
-        let mut after = after.max(self.shared.head(room)?.floor);
+        let mut after = after.max(self.shared.floored(room)?.floor);
         loop {
             let (mut deltas, more) = self.shared.entries(room, (after, upto), limit, order)?;
             // A trim may have overtaken the scan. Its floor, read behind the scan, hides what the
             // scan saw of the trimmed deltas; nothing above that floor can have been missing.
-            let floor = self.shared.head(room)?.floor;
+            let floor = self.shared.floored(room)?.floor;
             deltas.retain(|delta| delta.offset > floor);
             if deltas.is_empty() && more && floor > after {
                 after = floor;
@@ -183,6 +218,25 @@ impl History {
 }
 
 impl Shared {
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.partitions.len()).expect("partitions are numbered by u16")
+    }
+
+    pub fn partition(&self, room: &RoomName) -> &Partition {
+        &self.partitions[usize::from(partition_of(room, self.count()))]
+    }
+
+    /// A room's record with the higher of its own floor and its partition's.
+    fn floored(&self, room: &RoomName) -> Result<HeadRecord, StoreError> {
+        let mut head = self.head(room)?;
+        let floor = self.partition(room).floor();
+        if floor.offset > head.floor {
+            head.floor = floor.offset;
+            head.floor_time = floor.time;
+        }
+        Ok(head)
+    }
+
     /// A room without a record never had a delta.
     pub fn head(&self, room: &RoomName) -> Result<HeadRecord, StoreError> {
         let key = layout::head_key(room);

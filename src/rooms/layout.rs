@@ -4,11 +4,12 @@
 //! | --- | --- |
 //! | `h` room `0xFF` offset | [`Entry`], one delta |
 //! | `r` room | [`HeadRecord`], what the room holds and has trimmed |
-//! | `x` expiry room | nothing: from then on the room's oldest delta may be too old |
+//! | `x` partition expiry room | nothing: from then on the room's oldest delta may be too old |
 //! | `k` room `0xFF` idempotency key | [`FirstSeen`] |
-//! | `e` time offset | the `k` key that was first seen then |
-//! | `c` | [`Checkpoint`] |
-//! | `m` `epoch`, `m` `place`, `m` `format` | the log's identity; which store it is in; [`FORMAT`] |
+//! | `e` partition time offset | the `k` key that was first seen then |
+//! | `c` partition | [`Checkpoint`](super::checkpoint::Checkpoint) |
+//! | `m` `epoch` partition | the identity of what its positions mean |
+//! | `m` `log`, `m` `place`, `m` `format` | which log it is; which store it is in; [`FORMAT`] |
 //!
 //! Numbers are big-endian, so that keys sort by them; `0xFF` is in no UTF-8 text, so that no room's
 //! keys lie among another's. Every record begins with the version of its own shape.
@@ -21,15 +22,15 @@ use super::{retention::Held, store::StoreError};
 use crate::delta::{Delta, RoomName};
 
 /// The version of this whole layout.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
-pub const CHECKPOINT_KEY: &[u8] = b"c";
-pub const EPOCH_KEY: &[u8] = b"mepoch";
+pub const LOG_KEY: &[u8] = b"mlog";
 pub const PLACE_KEY: &[u8] = b"mplace";
 pub const FORMAT_KEY: &[u8] = b"mformat";
 
 const END_OF_NAME: u8 = 0xFF;
-const VERSION: u8 = 1;
+/// The version of every record's own shape.
+pub const VERSION: u8 = 1;
 const KEYED: u8 = 1;
 
 pub fn entry_key(room: &RoomName, offset: u64) -> Vec<u8> {
@@ -43,24 +44,56 @@ pub fn entry_offset(key: &[u8]) -> Result<u64, StoreError> {
     Ok(u64::from_be_bytes(*bytes))
 }
 
+/// The first and the last key of a room's deltas.
+pub fn entry_range(room: &RoomName) -> (Vec<u8>, Vec<u8>) {
+    (entry_key(room, 0), entry_key(room, u64::MAX))
+}
+
+pub fn checkpoint_key(partition: u16) -> Vec<u8> {
+    [&b"c"[..], &partition.to_be_bytes()].concat()
+}
+
+pub fn epoch_key(partition: u16) -> Vec<u8> {
+    [&b"mepoch"[..], &partition.to_be_bytes()].concat()
+}
+
 pub fn head_key(room: &RoomName) -> Vec<u8> {
     [b"r", room.as_str().as_bytes()].concat()
 }
 
-pub fn expiry_key(expiry: u64, room: &RoomName) -> Vec<u8> {
-    [b"x", &expiry.to_be_bytes()[..], room.as_str().as_bytes()].concat()
+/// The first and the last key of all rooms.
+pub fn head_range() -> (Vec<u8>, Vec<u8>) {
+    (b"r".to_vec(), b"r\xFF".to_vec())
 }
 
-/// The first and the last key of the rooms whose expiry is at most `now`.
-pub fn expiry_range(now: u64) -> (Vec<u8>, Vec<u8>) {
-    let end = now.saturating_add(1);
-    (b"x".to_vec(), [b"x", &end.to_be_bytes()[..]].concat())
+/// The room of a [`head_key`].
+pub fn room_of_head(key: &[u8]) -> Result<RoomName, StoreError> {
+    let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+    name.and_then(|name| RoomName::new(name).ok())
+        .ok_or_else(|| corrupt(key))
+}
+
+pub fn expiry_key(partition: u16, expiry: u64, room: &RoomName) -> Vec<u8> {
+    let name = room.as_str().as_bytes();
+    [&expiries(partition)[..], &expiry.to_be_bytes(), name].concat()
+}
+
+/// The first and the last key of the partition's rooms whose expiry is at most `now`.
+pub fn expiry_range(partition: u16, now: u64) -> (Vec<u8>, Vec<u8>) {
+    let end = now.saturating_add(1).to_be_bytes();
+    let first = expiries(partition);
+    let last = [&first[..], &end].concat();
+    (first, last)
+}
+
+fn expiries(partition: u16) -> Vec<u8> {
+    [&b"x"[..], &partition.to_be_bytes()].concat()
 }
 
 /// The expiry and the room of an [`expiry_key`].
 pub fn expiring_room(key: &[u8]) -> Result<(u64, RoomName), StoreError> {
     let parse = || {
-        let (expiry, name) = key.get(1..)?.split_first_chunk()?;
+        let (expiry, name) = key.get(3..)?.split_first_chunk()?;
         let room = RoomName::new(std::str::from_utf8(name).ok()?).ok()?;
         Some((u64::from_be_bytes(*expiry), room))
     };
@@ -72,24 +105,39 @@ pub fn first_seen_key(room: &RoomName, id: &str) -> Vec<u8> {
     [b"k", name, &[END_OF_NAME], id.as_bytes()].concat()
 }
 
-pub fn seen_at_key(seen: FirstSeen) -> Vec<u8> {
+/// The first and the last idempotency key of a room.
+pub fn first_seen_range(room: &RoomName) -> (Vec<u8>, Vec<u8>) {
+    let name = room.as_str().as_bytes();
+    let first = [b"k", name, &[END_OF_NAME]].concat();
+    // Behind every key, as keys are text.
+    let last = [&first[..], &[u8::MAX]].concat();
+    (first, last)
+}
+
+pub fn seen_at_key(partition: u16, seen: FirstSeen) -> Vec<u8> {
     [
-        b"e",
-        &seen.time.to_be_bytes()[..],
-        &seen.offset.to_be_bytes()[..],
+        &seen_at(partition)[..],
+        &seen.time.to_be_bytes(),
+        &seen.offset.to_be_bytes(),
     ]
     .concat()
 }
 
-/// The first and the last key of what was first seen before `time`.
-pub fn seen_before_range(time: u64) -> (Vec<u8>, Vec<u8>) {
-    (b"e".to_vec(), [b"e", &time.to_be_bytes()[..]].concat())
+/// The first and the last key of what was first seen before `time` in a partition.
+pub fn seen_before_range(partition: u16, time: u64) -> (Vec<u8>, Vec<u8>) {
+    let first = seen_at(partition);
+    let last = [&first[..], &time.to_be_bytes()].concat();
+    (first, last)
+}
+
+fn seen_at(partition: u16) -> Vec<u8> {
+    [&b"e"[..], &partition.to_be_bytes()].concat()
 }
 
 /// What a [`seen_at_key`] says.
-pub fn seen_at(key: &[u8]) -> Result<FirstSeen, StoreError> {
+pub fn when_seen(key: &[u8]) -> Result<FirstSeen, StoreError> {
     let mut fields = Fields { key, rest: key };
-    fields.u8()?;
+    fields.array::<3>()?;
     Ok(FirstSeen {
         time: fields.u64()?,
         offset: fields.u64()?,
@@ -219,14 +267,6 @@ pub struct FirstSeen {
     pub time: u64,
 }
 
-/// Up to where the log is applied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Checkpoint {
-    pub offset: u64,
-    /// The running maximum of the applied records' stamps.
-    pub clock: u64,
-}
-
 impl FirstSeen {
     pub fn encode(&self) -> Vec<u8> {
         encode_pair(self.offset, self.time)
@@ -235,17 +275,6 @@ impl FirstSeen {
     pub fn decode(key: &[u8], record: &[u8]) -> Result<Self, StoreError> {
         let (offset, time) = decode_pair(key, record)?;
         Ok(Self { offset, time })
-    }
-}
-
-impl Checkpoint {
-    pub fn encode(&self) -> Vec<u8> {
-        encode_pair(self.offset, self.clock)
-    }
-
-    pub fn decode(record: &[u8]) -> Result<Self, StoreError> {
-        let (offset, clock) = decode_pair(CHECKPOINT_KEY, record)?;
-        Ok(Self { offset, clock })
     }
 }
 
@@ -280,13 +309,13 @@ fn decode_pair(key: &[u8], record: &[u8]) -> Result<(u64, u64), StoreError> {
 }
 
 /// Reads a record field by field; a record that ends too early is damage at `key`.
-struct Fields<'k, 'r> {
+pub(super) struct Fields<'k, 'r> {
     key: &'k [u8],
-    rest: &'r [u8],
+    pub(super) rest: &'r [u8],
 }
 
 impl<'k, 'r> Fields<'k, 'r> {
-    fn versioned(key: &'k [u8], record: &'r [u8]) -> Result<Self, StoreError> {
+    pub(super) fn versioned(key: &'k [u8], record: &'r [u8]) -> Result<Self, StoreError> {
         let mut fields = Self { key, rest: record };
         match fields.u8()? {
             VERSION => Ok(fields),
@@ -303,7 +332,7 @@ impl<'k, 'r> Fields<'k, 'r> {
         Ok(field)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let (field, rest) = self
             .rest
             .split_first_chunk()
@@ -312,11 +341,11 @@ impl<'k, 'r> Fields<'k, 'r> {
         Ok(*field)
     }
 
-    fn u8(&mut self) -> Result<u8, StoreError> {
+    pub(super) fn u8(&mut self) -> Result<u8, StoreError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn u64(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn u64(&mut self) -> Result<u64, StoreError> {
         self.array().map(u64::from_be_bytes)
     }
 
@@ -351,8 +380,30 @@ mod tests {
             "the database is damaged at key ra; restore a backup, or start with an empty \
              data directory"
         );
-        assert!(Checkpoint::decode(b"\x02another version").is_err());
-        assert!(expiring_room(b"x\0\0\0\0\0\0\0\x01two words").is_err());
+        assert!(HeadRecord::decode(b"r", b"\x02another version").is_err());
+        assert!(expiring_room(b"x\0\0\0\0\0\0\0\0\0\x01two words").is_err());
+    }
+
+    #[test]
+    fn what_one_partition_indexes_lies_apart_from_anothers() {
+        let (first, last) = expiry_range(1, u64::MAX);
+        let key = |partition| expiry_key(partition, 5, &room("a"));
+        assert!((first.clone()..=last.clone()).contains(&key(1)));
+        assert!(
+            [0, 2, 256]
+                .iter()
+                .all(|n| !(first.clone()..=last.clone()).contains(&key(*n)))
+        );
+        let seen = FirstSeen { offset: 7, time: 5 };
+        let (first, last) = seen_before_range(1, 6);
+        let key = |partition| seen_at_key(partition, seen);
+        assert!((first.clone()..=last.clone()).contains(&key(1)));
+        assert!(
+            [0, 2, 256]
+                .iter()
+                .all(|n| !(first.clone()..=last.clone()).contains(&key(*n)))
+        );
+        assert_eq!(when_seen(&key(1)).unwrap(), seen);
     }
 
     proptest! {
@@ -361,8 +412,8 @@ mod tests {
             let room = room("a");
             prop_assert_eq!(a.cmp(&b), entry_key(&room, a).cmp(&entry_key(&room, b)));
             prop_assert_eq!(entry_offset(&entry_key(&room, a)).unwrap(), a);
-            prop_assert_eq!(a.cmp(&b), expiry_key(a, &room).cmp(&expiry_key(b, &room)));
-            prop_assert_eq!(expiring_room(&expiry_key(a, &room)).unwrap(), (a, room));
+            prop_assert_eq!(a.cmp(&b), expiry_key(3, a, &room).cmp(&expiry_key(3, b, &room)));
+            prop_assert_eq!(expiring_room(&expiry_key(3, a, &room)).unwrap(), (a, room));
         }
 
         #[test]

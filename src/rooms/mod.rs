@@ -2,14 +2,18 @@
 //!
 //! [`sequence`] is one room as its subscribers see it, [`fanout`] one worker's table of wires. [`history`] is what all
 //! others read, [`writer`] the only one that writes. Both stand on [`store`], a small ordered key-value seam, and on
-//! `layout`, which names every key and record. [`retention`] and [`dedup`] decide; they know no store and no clock.
+//! `layout`, which names every key and record. [`retention`], [`dedup`] and [`producers`] decide; they know no
+//! store and no clock.
 
+mod checkpoint;
 pub mod dedup;
 mod expiry;
 pub mod fanout;
 pub mod history;
-mod identity;
+pub mod identity;
 mod layout;
+pub mod producers;
+mod renewal;
 pub mod retention;
 pub mod sequence;
 pub mod store;

@@ -21,9 +21,9 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Bytes by bytes, in the order of their keys.
 ///
-/// There is one writer. What it committed is readable at once and survives a crash from the next
-/// successful [`Store::flush`] on; of the commits since then a crash keeps some first ones, each
-/// whole. A failed commit or flush leaves the store unusable until [`Store::reopen`] succeeds.
+/// Several may write, if no two write the same keys. What was committed is readable at once and
+/// survives a crash from the next successful [`Store::flush`] on; of the commits since then a crash
+/// keeps some first ones, each whole. A failed commit or flush leaves the store unusable until [`Store::reopen`] succeeds.
 pub trait Store: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -80,6 +80,16 @@ pub enum StoreError {
     NewerFormat { found: u32, known: u32 },
     #[error("the database was not made by roomwire; give it a data directory of its own")]
     Foreign,
+    #[error(
+        "the database has format {found} and this roomwire reads {known}; start with an empty data \
+         directory, or run the older roomwire that wrote it"
+    )]
+    OlderFormat { found: u32, known: u32 },
+    #[error(
+        "the database belongs to the log {found} and this server is configured for {configured}; \
+         give it a data directory of its own, or configure the log that the database belongs to"
+    )]
+    OtherLog { found: String, configured: String },
     #[error("the database is closed after a failed write and not open again yet")]
     Closed,
 }

@@ -1,4 +1,5 @@
-//! The one writer of all histories: applies ordered batches, trims, forgets old idempotency keys.
+//! The one writer of a partition's histories: applies ordered batches, trims, forgets old idempotency
+//! keys.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -10,16 +11,17 @@ use std::{
 };
 
 use super::{
+    checkpoint::{Checkpoint, Floor},
     dedup::Window,
-    history::{History, Shared},
-    identity,
-    layout::{self, Checkpoint, Entry, FirstSeen, HeadRecord},
+    history::{History, Partition, Shared},
+    identity::{self, LogIdentity},
+    layout::{self, FirstSeen, HeadRecord, corrupt},
     retention::Retention,
     store::{Order, Store, StoreError, Write},
 };
 use crate::{
-    delta::{Delta, RoomName},
-    log::{Ordered, Record},
+    delta::{Delta, Epoch, RoomName},
+    log::{Event, Place, Record},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct HistorySettings {
     pub idempotency_window_ms: u64,
 }
 
-/// What became of a record.
+/// What became of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     Delta(Arc<Delta>),
@@ -37,6 +39,8 @@ pub enum Applied {
         offset: u64,
         time: u64,
     },
+    /// It is no delta, or one that does not count.
+    Passed,
 }
 
 /// What an opened-again database holds.
@@ -48,61 +52,126 @@ pub struct Reopened {
     pub lost: bool,
 }
 
-/// Writes all histories. There is one for a store; it lives where the log is read.
+/// Writes the histories of one partition's rooms. There is one for a partition; it lives where the
+/// log is read.
 pub struct HistoryWriter {
     pub(super) shared: Arc<Shared>,
     pub(super) window: Window,
+    pub(super) partition: u16,
     pub(super) checkpoint: Checkpoint,
+    /// Of [`Shared::openings`]: what is known here is of that one.
+    opening: u64,
+    embedded: bool,
 }
 
 impl HistoryWriter {
-    /// Opens the histories in `store`, making them if it is empty. What it finds counts as durable.
+    /// Opens the histories of an embedded log in `store`, making them if it is empty. What it finds
+    /// counts as durable.
     pub fn open(store: Arc<dyn Store>, settings: HistorySettings) -> Result<Self, StoreError> {
-        let (epoch, checkpoint) = identity::load(&*store)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                store,
-                durable: AtomicU64::new(checkpoint.offset),
-                epoch: RwLock::new(epoch),
-            }),
-            window: Window {
-                length_ms: settings.idempotency_window_ms,
-            },
-            checkpoint,
-        })
+        let mut writers = Self::open_partitions(store, settings, &LogIdentity::Embedded)?;
+        Ok(writers.remove(0))
     }
 
-    /// A reader of what this writes.
+    /// Opens the histories of a log in `store`, making them if it is empty; gives one writer for each
+    /// partition. What they find counts as durable. Partitions whose life is not the one that `log`
+    /// names begin anew.
+    pub fn open_partitions(
+        store: Arc<dyn Store>,
+        settings: HistorySettings,
+        log: &LogIdentity,
+    ) -> Result<Vec<Self>, StoreError> {
+        identity::establish(&*store, log)?;
+        let mut checkpoints = Vec::new();
+        let mut partitions = Vec::new();
+        for n in 0..log.partitions() {
+            let stored = identity::load(&*store, n)?;
+            let (epoch, checkpoint) = match (stored, log) {
+                (Some(stored), _) => (stored.epoch, stored.checkpoint),
+                (None, LogIdentity::Embedded) => return Err(corrupt(&layout::epoch_key(n))),
+                // No life has this name, so that one begins below.
+                (None, LogIdentity::Shared { .. }) => Default::default(),
+            };
+            partitions.push(Partition {
+                durable: AtomicU64::new(checkpoint.offset),
+                epoch: RwLock::new(epoch),
+                floor: RwLock::new(checkpoint.floor),
+            });
+            checkpoints.push(checkpoint);
+        }
+        let shared = Arc::new(Shared {
+            store,
+            partitions,
+            openings: RwLock::new(0),
+        });
+        let window = Window {
+            length_ms: settings.idempotency_window_ms,
+        };
+        let writer = |(partition, checkpoint)| Self {
+            shared: shared.clone(),
+            window,
+            partition,
+            checkpoint,
+            opening: 0,
+            embedded: *log == LogIdentity::Embedded,
+        };
+        let mut writers: Vec<_> = (0..).zip(checkpoints).map(writer).collect();
+        if let LogIdentity::Shared { epochs, .. } = log {
+            for (writer, epoch) in writers.iter_mut().zip(epochs) {
+                if writer.own().epoch() != *epoch {
+                    writer.renew(epoch.clone())?;
+                }
+            }
+        }
+        Ok(writers)
+    }
+
+    /// A reader of what this and the writers of the other partitions write.
     pub fn history(&self) -> History {
         History {
             shared: self.shared.clone(),
         }
     }
 
-    /// The offset of the last applied record; 0 for none.
+    pub fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    /// The life of the partition's positions.
+    pub fn epoch(&self) -> Epoch {
+        self.own().epoch()
+    }
+
+    /// The offset of the last applied entry; 0 for none.
     pub fn checkpoint(&self) -> u64 {
         self.checkpoint.offset
     }
 
-    /// Applies `batch`, whose offsets lie above the checkpoint, in one commit; gives one result a
-    /// record, in order. `rules` tells how much of a room is kept. Nothing is shown to readers
-    /// before [`Self::flush`].
+    /// The last applied entry.
+    pub fn place(&self) -> Option<Place> {
+        self.checkpoint.place
+    }
+
+    /// The running maximum of the applied entries' stamps.
+    pub fn clock(&self) -> u64 {
+        self.checkpoint.clock
+    }
+
+    /// Applies `batch`, whose positions lie above the checkpoint, in one commit; gives one result an
+    /// event, in order. `rules` tells how much of a room is kept. Nothing is shown to readers before
+    /// [`Self::flush`] or [`Self::show`].
     pub fn apply(
         &mut self,
-        batch: &[Ordered],
+        batch: &[Event],
         rules: impl Fn(&RoomName) -> Retention,
     ) -> Result<Vec<Applied>, StoreError> {
-        let mut checkpoint = self.checkpoint;
+        let mut checkpoint = self.checkpoint.clone();
         let mut seen = HashMap::new();
         let mut rooms: HashMap<RoomName, Vec<Arc<Delta>>> = HashMap::new();
         let mut applied = Vec::with_capacity(batch.len());
-        for Ordered { offset, record } in batch {
-            debug_assert!(*offset > checkpoint.offset, "offsets grow strictly");
-            checkpoint.offset = *offset;
-            checkpoint.clock = checkpoint.clock.max(record.stamped);
-            let here = FirstSeen {
-                offset: *offset,
-                time: checkpoint.clock,
+        for event in batch {
+            let Some((record, here)) = checkpoint.advance(event) else {
+                applied.push(Applied::Passed);
+                continue;
             };
             if record.keyed
                 && let Some(first) = self.repeats(record, here, &mut seen)?
@@ -123,51 +192,102 @@ impl HistoryWriter {
 
         let mut writes = Vec::with_capacity(applied.len() * 2 + rooms.len() + 1);
         for (key, first) in seen {
-            writes.push(put(layout::seen_at_key(first), key.clone()));
+            writes.push(put(layout::seen_at_key(self.partition, first), key.clone()));
             writes.push(put(key, first.encode()));
         }
-        for (room, deltas) in rooms {
-            self.extend(&room, &deltas, rules(&room), &mut writes)?;
+        for (room, mut deltas) in rooms {
+            deltas.retain(|delta| delta.offset > checkpoint.floor.offset);
+            if deltas.is_empty() {
+                continue;
+            }
+            self.extend(&room, &deltas, rules(&room), checkpoint.floor, &mut writes)?;
         }
-        writes.push(put(layout::CHECKPOINT_KEY.to_vec(), checkpoint.encode()));
-        self.shared.store.commit(writes)?;
+        let key = layout::checkpoint_key(self.partition);
+        writes.push(put(key, checkpoint.encode()));
+        self.commit(writes)?;
         self.checkpoint = checkpoint;
         Ok(applied)
     }
 
-    /// Brings everything applied to disk and shows it to readers; gives the new durable position.
-    pub fn flush(&mut self) -> Result<u64, StoreError> {
-        self.shared.store.flush()?;
-        self.shared
-            .durable
-            .store(self.checkpoint.offset, Ordering::Release);
-        Ok(self.checkpoint.offset)
+    /// Some of what the log handed out was not applied, and never will be: producers may go on behind
+    /// it.
+    pub fn pass_over(&mut self) {
+        self.checkpoint.producers.gap();
     }
 
-    /// Opens the store again after a failed write and goes on from what it really holds.
-    pub fn reopen(&mut self) -> Result<Reopened, StoreError> {
-        let store = &*self.shared.store;
-        store.reopen()?;
-        let (mut epoch, checkpoint) = identity::load(store)?;
-        let mut known = self
-            .shared
-            .epoch
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let lost =
-            epoch != *known || checkpoint.offset < self.shared.durable.load(Ordering::Acquire);
-        if lost && epoch == *known {
-            epoch = identity::renew(store)?;
+    /// Brings everything applied to disk and shows it to readers; gives the new durable position.
+    pub fn flush(&mut self) -> Result<u64, StoreError> {
+        self.sync()?;
+        Ok(self.show())
+    }
+
+    /// Brings everything applied to disk.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let openings = self.shared.openings.read();
+        let openings = openings.unwrap_or_else(PoisonError::into_inner);
+        match *openings == self.opening {
+            true => self.shared.store.flush(),
+            false => Err(StoreError::Closed),
         }
-        *known = epoch;
-        self.shared
-            .durable
-            .store(checkpoint.offset, Ordering::Release);
-        self.checkpoint = checkpoint;
+    }
+
+    /// Shows everything applied to readers, on disk or not; gives the new durable position. For what
+    /// the log can give once more.
+    pub fn show(&self) -> u64 {
+        let own = self.own();
+        // The floor first: whoever reads up to the new position must know what is missing below it.
+        let mut floor = own.floor.write().unwrap_or_else(PoisonError::into_inner);
+        *floor = self.checkpoint.floor;
+        drop(floor);
+        own.durable.store(self.checkpoint.offset, Ordering::Release);
+        self.checkpoint.offset
+    }
+
+    /// Opens the store again after a failed write, unless another partition's writer has done so
+    /// since, and goes on from what it really holds.
+    pub fn reopen(&mut self) -> Result<Reopened, StoreError> {
+        let shared = self.shared.clone();
+        let store = &*shared.store;
+        let openings = shared.openings.write();
+        let mut openings = openings.unwrap_or_else(PoisonError::into_inner);
+        if *openings == self.opening {
+            store.reopen()?;
+            *openings += 1;
+        }
+        self.opening = *openings;
+        drop(openings);
+        let stored = identity::load(store, self.partition)?;
+        let stored = stored.ok_or_else(|| corrupt(&layout::epoch_key(self.partition)))?;
+        let own = &shared.partitions[usize::from(self.partition)];
+        let behind = stored.checkpoint.offset < own.durable();
+        self.checkpoint = stored.checkpoint;
+        let lost = self.embedded && (behind || stored.epoch != own.epoch());
+        if lost {
+            let epoch = match stored.epoch == own.epoch() {
+                true => identity::renew(store)?,
+                false => stored.epoch,
+            };
+            *own.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+        }
+        self.show();
         Ok(Reopened {
-            checkpoint: checkpoint.offset,
+            checkpoint: self.checkpoint.offset,
             lost,
         })
+    }
+
+    /// Writes what belongs to this partition.
+    pub(super) fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let openings = self.shared.openings.read();
+        let openings = openings.unwrap_or_else(PoisonError::into_inner);
+        match *openings == self.opening {
+            true => self.shared.store.commit(writes),
+            false => Err(StoreError::Closed),
+        }
+    }
+
+    pub(super) fn own(&self) -> &Partition {
+        &self.shared.partitions[usize::from(self.partition)]
     }
 
     /// Bytes that the store's file system still has.
@@ -207,11 +327,22 @@ impl HistoryWriter {
         room: &RoomName,
         deltas: &[Arc<Delta>],
         rules: Retention,
+        unread: Floor,
         writes: &mut Vec<Write>,
     ) -> Result<(), StoreError> {
         let mut head = self.shared.head(room)?;
+        if head.newest > 0 && head.floor < unread.offset {
+            let hidden = (head.floor + 1, unread.offset);
+            self.shared
+                .visit(room, hidden, Order::Ascending, |offset, entry| {
+                    writes.push(trim(room, &mut head, offset, &entry));
+                    ControlFlow::Continue(())
+                })?;
+            head.floor = unread.offset;
+            head.floor_time = unread.time;
+        }
         for delta in deltas {
-            head.held.add(Entry::of(delta).weight());
+            head.held.add(layout::Entry::of(delta).weight());
             head.newest = delta.offset;
             head.newest_time = delta.time;
         }
@@ -228,7 +359,7 @@ impl HistoryWriter {
         }
         let mut oldest_new = None;
         for delta in deltas {
-            let entry = Entry::of(delta);
+            let entry = layout::Entry::of(delta);
             if oldest_new.is_none() && rules.overfilled(head.held) {
                 // Never written, so there is nothing to delete.
                 trim(room, &mut head, delta.offset, &entry);
@@ -239,14 +370,31 @@ impl HistoryWriter {
         }
         if head.expiry == 0 {
             let oldest = oldest_new.unwrap_or(head.newest_time);
-            index(room, &mut head, rules.expiry(oldest), writes);
+            self.index(room, &mut head, rules.expiry(oldest), writes);
         } else if head.expiry > rules.expiry(head.newest_time) {
             // The room's ttl became shorter. The next expiry finds out what is too old by now.
             let now = head.newest_time;
-            index(room, &mut head, now, writes);
+            self.index(room, &mut head, now, writes);
         }
         writes.push(put(layout::head_key(room), head.encode()));
         Ok(())
+    }
+
+    /// Moves the room to `expiry` in the index.
+    pub(super) fn index(
+        &self,
+        room: &RoomName,
+        head: &mut HeadRecord,
+        expiry: u64,
+        writes: &mut Vec<Write>,
+    ) {
+        if head.expiry != 0 {
+            let key = layout::expiry_key(self.partition, head.expiry, room);
+            writes.push(Write::Delete { key });
+        }
+        head.expiry = expiry;
+        let key = layout::expiry_key(self.partition, expiry, room);
+        writes.push(put(key, Vec::new()));
     }
 }
 
@@ -271,7 +419,7 @@ pub(super) fn trim(
     room: &RoomName,
     head: &mut HeadRecord,
     offset: u64,
-    entry: &Entry<'_>,
+    entry: &layout::Entry<'_>,
 ) -> Write {
     head.held.remove(entry.weight());
     head.floor = offset;
@@ -279,14 +427,4 @@ pub(super) fn trim(
     Write::Delete {
         key: layout::entry_key(room, offset),
     }
-}
-
-/// Moves the room to `expiry` in the index.
-pub(super) fn index(room: &RoomName, head: &mut HeadRecord, expiry: u64, writes: &mut Vec<Write>) {
-    if head.expiry != 0 {
-        let key = layout::expiry_key(head.expiry, room);
-        writes.push(Write::Delete { key });
-    }
-    head.expiry = expiry;
-    writes.push(put(layout::expiry_key(expiry, room), Vec::new()));
 }

@@ -8,6 +8,7 @@
 // Each test binary uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
 
+pub mod broker;
 pub mod client;
 pub mod http;
 pub mod proxy;
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use broker::Broker;
 pub use client::Client;
 pub use sequence::{Entry, Seen, View};
 pub use server::Server;

@@ -8,10 +8,14 @@ use std::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use roomwire::{
-    delta::RoomName,
-    log::{Ordered, Record},
+    delta::{RoomName, partition_of},
+    log::{
+        Event, Record,
+        record::{Entry, Fence, Heartbeat},
+    },
     rooms::{
         history::{Head, History, Page, PageLimit, Since},
+        identity::LogIdentity,
         retention::Retention,
         store::{Order, Store, StoreError, Visit, Write},
         store_memory::{Fault, MemoryStore},
@@ -21,6 +25,7 @@ use roomwire::{
 };
 
 mod model;
+mod partitions;
 mod reading;
 mod repeats;
 mod restarts;
@@ -52,20 +57,31 @@ fn ttl(ttl_ms: u64) -> Retention {
     Retention { ttl_ms, ..FOREVER }
 }
 
-fn ordered(offset: u64, name: &str, key: Option<&str>, stamped: u64) -> Ordered {
-    Ordered {
-        offset,
-        record: Record {
-            room: room(name),
-            body: offset.to_string().into(),
-            id: key.unwrap_or("made").into(),
-            keyed: key.is_some(),
-            stamped,
-            info: Bytes::new(),
-            producer: 1,
-            sequence: offset,
-        },
+/// A delta with its position as its data.
+fn ordered(offset: u64, name: &str, key: Option<&str>, stamped: u64) -> Event {
+    at(offset, record(offset, name, key, stamped))
+}
+
+/// From a producer that makes no other.
+fn record(offset: u64, name: &str, key: Option<&str>, stamped: u64) -> Record {
+    Record {
+        room: room(name),
+        body: offset.to_string().into(),
+        id: key.unwrap_or("made").into(),
+        keyed: key.is_some(),
+        stamped,
+        info: Bytes::new(),
+        producer: u128::from(offset),
+        sequence: 1,
     }
+}
+
+fn at(position: u64, record: Record) -> Event {
+    let entry = Entry::Delta {
+        record,
+        tenure: None,
+    };
+    Event::Entry { position, entry }
 }
 
 /// One history in memory, all of it kept unless a test says otherwise.
@@ -90,7 +106,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, batch: &[Ordered], rules: Retention) -> Vec<Applied> {
+    fn publish(&mut self, batch: &[Event], rules: Retention) -> Vec<Applied> {
         let applied = self.writer.apply(batch, |_| rules).unwrap();
         self.writer.flush().unwrap();
         applied

@@ -5,10 +5,10 @@ use crate::*;
 #[test]
 fn a_delta_is_read_as_it_was_published() {
     let mut world = World::new();
-    let mut record = ordered(7, "chat:é", Some("key"), 1_234);
-    record.record.body = Bytes::from_static(b"12345678901234567890");
-    record.record.info = Bytes::from_static(b"{\"client\":\"c\"}");
-    let applied = world.publish(&[record], FOREVER);
+    let mut record = record(7, "chat:é", Some("key"), 1_234);
+    record.body = Bytes::from_static(b"12345678901234567890");
+    record.info = Bytes::from_static(b"{\"client\":\"c\"}");
+    let applied = world.publish(&[at(7, record)], FOREVER);
     let page = world.history.page(&room("chat:é"), 0, 7, ALL).unwrap();
     assert_eq!(applied, [Applied::Delta(Arc::new(page.deltas[0].clone()))]);
     assert_eq!(page.deltas[0].data, "12345678901234567890");
@@ -25,7 +25,7 @@ fn nobody_sees_a_delta_that_is_not_on_disk() {
         .writer
         .apply(&[ordered(3, "a", None, 200)], |_| size(1))
         .unwrap();
-    assert_eq!(world.history.durable(), 2);
+    assert_eq!(world.history.durable(&room("a")), 2);
     assert!(world.page(0).deltas.iter().all(|delta| delta.offset <= 2));
     assert_eq!(world.head().newest, 2);
     assert_eq!(world.history.since(&room("a"), 150).unwrap().after, 2);
@@ -159,7 +159,7 @@ fn a_reader_beside_a_trimming_writer_finds_no_hole() {
     });
     let mut pages = 0;
     while !writing.is_finished() {
-        let upto = history.durable();
+        let upto = history.durable(&room("a"));
         let after = upto.saturating_sub(150);
         let page = history.page(&room("a"), after, upto, ALL).unwrap();
         let expected = page.floor.max(after) + 1..=upto;

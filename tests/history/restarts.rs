@@ -5,7 +5,7 @@ use crate::*;
 #[test]
 fn a_restart_goes_on_where_the_disk_is() {
     let mut world = World::new();
-    let epoch = world.history.epoch();
+    let epoch = world.history.epoch(&room("a"));
     world.publish_to_a(3, FOREVER);
     world
         .writer
@@ -13,8 +13,11 @@ fn a_restart_goes_on_where_the_disk_is() {
         .unwrap();
     world.store.crash(0);
     let world = world.restart();
-    assert_eq!((world.writer.checkpoint(), world.history.durable()), (3, 3));
-    assert_eq!(world.history.epoch(), epoch);
+    assert_eq!(
+        (world.writer.checkpoint(), world.history.durable(&room("a"))),
+        (3, 3)
+    );
+    assert_eq!(world.history.epoch(&room("a")), epoch);
     assert_eq!(offsets(&world.page(0)), [1, 2, 3]);
 }
 
@@ -40,7 +43,7 @@ fn reopening_after_a_failed_flush_goes_by_what_survived() {
         };
         assert_eq!(world.writer.reopen().unwrap(), expected);
         assert!(offsets(&world.page(0)).into_iter().eq(1..=checkpoint));
-        assert_eq!(world.history.durable(), checkpoint);
+        assert_eq!(world.history.durable(&room("a")), checkpoint);
     }
 }
 
@@ -48,7 +51,7 @@ fn reopening_after_a_failed_flush_goes_by_what_survived() {
 fn a_database_that_lost_durable_deltas_begins_a_new_epoch() {
     let mut world = World::new();
     world.publish_to_a(2, FOREVER);
-    let epoch = world.history.epoch();
+    let epoch = world.history.epoch(&room("a"));
     let old = world.store.contents();
     world.publish(&[ordered(3, "a", None, 0)], FOREVER);
     // The disk comes back as it was a while ago.
@@ -63,10 +66,10 @@ fn a_database_that_lost_durable_deltas_begins_a_new_epoch() {
     world.store.commit(back.collect()).unwrap();
     let reopened = world.writer.reopen().unwrap();
     assert_eq!((reopened.checkpoint, reopened.lost), (2, true));
-    assert_ne!(world.history.epoch(), epoch);
-    let renewed = world.history.epoch();
+    assert_ne!(world.history.epoch(&room("a")), epoch);
+    let renewed = world.history.epoch(&room("a"));
     assert_eq!(
-        world.restart().history.epoch(),
+        world.restart().history.epoch(&room("a")),
         renewed,
         "and it is on disk"
     );
@@ -88,7 +91,7 @@ fn a_store_of_a_newer_roomwire_or_of_somebody_else_is_refused() {
             .err()
             .unwrap()
             .to_string(),
-        "the database has format 9 and this roomwire reads up to 1; run the newer \
+        "the database has format 9 and this roomwire reads up to 2; run the newer \
          roomwire that wrote it"
     );
 }
@@ -107,12 +110,12 @@ fn a_real_database_gives_it_all_back() {
             .unwrap();
         writer.flush().unwrap();
     }
-    let epoch = writer.history().epoch();
+    let epoch = writer.history().epoch(&room("a"));
     assert!(!writer.reopen().unwrap().lost);
     drop(writer);
     let mut writer = open();
     let page = writer.history().page(&room("a"), 0, u64::MAX, ALL).unwrap();
-    assert_eq!(writer.history().epoch(), epoch);
+    assert_eq!(writer.history().epoch(&room("a")), epoch);
     assert_eq!(page.floor, 150);
     assert!(offsets(&page).into_iter().eq(151..=200));
     let again = writer
@@ -129,7 +132,7 @@ fn a_copy_of_a_database_begins_a_new_epoch_and_its_original_keeps_the_old_one() 
         HistoryWriter::open(Arc::new(store), SETTINGS).unwrap()
     };
     let mut writer = open(original.path());
-    let epoch = writer.history().epoch();
+    let epoch = writer.history().epoch(&room("a"));
     writer
         .apply(&[ordered(1, "a", None, 0)], |_| FOREVER)
         .unwrap();
@@ -140,10 +143,10 @@ fn a_copy_of_a_database_begins_a_new_epoch_and_its_original_keeps_the_old_one() 
     }
     std::fs::create_dir(copy.path().join("blobs")).unwrap();
     let restored = open(copy.path());
-    let new_epoch = restored.history().epoch();
+    let new_epoch = restored.history().epoch(&room("a"));
     assert_eq!(restored.checkpoint(), 1);
     assert_ne!(new_epoch, epoch);
     drop(restored);
-    assert_eq!(open(copy.path()).history().epoch(), new_epoch);
-    assert_eq!(open(original.path()).history().epoch(), epoch);
+    assert_eq!(open(copy.path()).history().epoch(&room("a")), new_epoch);
+    assert_eq!(open(original.path()).history().epoch(&room("a")), epoch);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use roomwire::{log::Ordered, rooms::retention::Retention};
+use roomwire::{log::Event, rooms::retention::Retention};
 
 use crate::{
     Checked,
@@ -106,9 +106,9 @@ impl Ledger {
     }
 
     /// One commit with a batch of records. Gives what their publishers must be told.
-    pub fn commit(&mut self, batch: &[Ordered]) -> Checked<Vec<Placement>> {
+    pub fn commit(&mut self, batch: &[Event]) -> Checked<Vec<Placement>> {
         let mut state = self.latest().clone();
-        let placements = batch.iter().map(|ordered| state.place(ordered)).collect();
+        let placements = batch.iter().map(|event| state.place(event)).collect();
         for (room, (_, rules)) in state.rooms.iter_mut().zip(ROOMS) {
             room.trim_to_size(rules);
         }
@@ -186,13 +186,16 @@ impl Ledger {
 }
 
 impl State {
-    fn place(&mut self, Ordered { offset, record }: &Ordered) -> Checked<Placement> {
-        if *offset <= self.checkpoint {
+    fn place(&mut self, event: &Event) -> Checked<Placement> {
+        let Some((offset, record)) = event.delta() else {
+            return Err(format!("an embedded log has nothing but deltas: {event:?}"));
+        };
+        if offset <= self.checkpoint {
             return Err(format!("offset {offset} was given twice"));
         }
-        self.checkpoint = *offset;
+        self.checkpoint = offset;
         self.clock = self.clock.max(record.stamped);
-        let (offset, time) = (*offset, self.clock);
+        let time = self.clock;
         let room = index_of(&record.room);
         if record.keyed {
             let key = (room, record.id.to_string());

@@ -127,11 +127,11 @@ impl Path {
 
     /// The process dies and comes back, with the first `survive` of the commits that were not flushed.
     pub fn crash(&mut self, survive: usize, ledger: &mut Ledger) -> Checked {
-        let epoch = self.history.epoch();
+        let epoch = self.history.epoch(&name_of(0));
         self.store.crash(survive);
         ledger.survive(survive);
         *self = Self::open(self.store.clone());
-        ensure(self.history.epoch() == epoch, || {
+        ensure(self.history.epoch(&name_of(0)) == epoch, || {
             "a crash changed the epoch".into()
         })?;
         self.check(ledger)
@@ -235,7 +235,7 @@ impl Path {
     /// Histories are what the ledger says.
     pub fn check(&self, ledger: &Ledger) -> Checked {
         ledger.check()?;
-        let durable = self.history.durable();
+        let durable = self.history.durable(&name_of(0));
         ensure(durable == ledger.durable().checkpoint, || {
             format!(
                 "durable up to {durable}, not as the ledger: {}",

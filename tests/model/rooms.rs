@@ -139,8 +139,8 @@ impl Life {
     /// Begins, or handles one message; `false` if that ended the room.
     pub fn step(&mut self, history: &History) -> bool {
         if self.sequence.is_none() {
-            let position = history.durable();
-            let sequence = Sequence::new(self.name.clone(), history.epoch(), position);
+            let position = history.durable(&self.name);
+            let sequence = Sequence::new(self.name.clone(), history.epoch(&self.name), position);
             self.sequence = Some(sequence);
             return true;
         }
@@ -186,7 +186,7 @@ impl Life {
             Some(Wait::Page { sub, after, upto }) => {
                 self.to_read.push(Reading { sub, after, upto })
             }
-            Some(Wait::Position { sub, offset }) if offset > history.durable() => {
+            Some(Wait::Position { sub, offset }) if offset > history.durable(&self.name) => {
                 sequence.ahead(sub);
             }
             Some(Wait::Position { sub, offset }) => self.ahead.push((sub, offset)),

@@ -88,7 +88,7 @@ impl World {
     }
 
     fn act(&mut self, Step { kind, a, b }: Step) -> Checked<bool> {
-        let epoch = self.path.history.epoch();
+        let epoch = self.path.history.epoch(&crate::rooms::name_of(0));
         let truth = Truth {
             ledger: &self.ledger,
             epoch: &epoch,

@@ -77,7 +77,7 @@ async fn lives_through(rounds: Vec<Round>) -> Result<(), TestCaseError> {
         }
         let mut dispatched = Vec::new();
         for event in path.recorder.take() {
-            if let Event::Dispatched(offsets) = event {
+            if let Heard::Dispatched(offsets) = event {
                 dispatched.extend(offsets);
             }
         }

@@ -29,7 +29,7 @@ async fn after_a_failed_write_nobody_knows_and_the_next_publish_goes_on() {
         assert_eq!(failed, Err(PublishError::OutcomeUnknown));
         let retried = path.publish(&mut pipeline, Some("k"), NOW).await.unwrap();
         assert!(!retried.repeated);
-        let dispatched = [Event::Dispatched(vec![1]), Event::Dispatched(vec![3])];
+        let dispatched = [Heard::Dispatched(vec![1]), Heard::Dispatched(vec![3])];
         assert_eq!(
             path.recorder.take(),
             dispatched,
@@ -48,7 +48,7 @@ async fn a_delta_that_survived_its_failed_flush_reaches_the_rooms_and_its_retry(
     pipeline.tend(NOW);
     assert_eq!(
         path.recorder.take(),
-        [Event::Reset],
+        [Heard::Reset],
         "the rooms must look into history"
     );
     assert_eq!(*pipeline.watch().durable.borrow(), 1);

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 
 mod crashes;
 mod failures;
+mod kept;
 mod promises;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ fn delta(key: Option<&str>) -> NewDelta {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Event {
+enum Heard {
     Dispatched(Vec<u64>),
     Reset,
 }
@@ -64,11 +65,11 @@ enum Event {
 /// Writes down what it is told.
 #[derive(Clone, Default)]
 struct Recorder {
-    events: Arc<Mutex<Vec<Event>>>,
+    events: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl Recorder {
-    fn take(&self) -> Vec<Event> {
+    fn take(&self) -> Vec<Heard> {
         std::mem::take(&mut self.events.lock().unwrap())
     }
 }
@@ -76,11 +77,11 @@ impl Recorder {
 impl Dispatch for Recorder {
     fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
         let offsets = deltas.iter().map(|delta| delta.offset).collect();
-        self.events.lock().unwrap().push(Event::Dispatched(offsets));
+        self.events.lock().unwrap().push(Heard::Dispatched(offsets));
     }
 
     fn reset(&mut self) {
-        self.events.lock().unwrap().push(Event::Reset);
+        self.events.lock().unwrap().push(Heard::Reset);
     }
 }
 

@@ -14,9 +14,9 @@ async fn nobody_is_told_of_a_delta_before_it_is_on_disk() {
     };
 
     let committed = pipeline.commit(batch, NOW).unwrap();
-    assert_eq!((path.history.durable(), positions()), (0, (0, 0)));
+    assert_eq!((path.history.durable(&room()), positions()), (0, (0, 0)));
     let flushed = pipeline.flush(committed, NOW).unwrap();
-    assert_eq!((path.history.durable(), positions()), (1, (0, 0)));
+    assert_eq!((path.history.durable(&room()), positions()), (1, (0, 0)));
     pipeline.announce(&flushed);
     assert_eq!(positions(), (1, 0));
     assert!((&mut answer).now_or_never().is_none());
@@ -24,14 +24,14 @@ async fn nobody_is_told_of_a_delta_before_it_is_on_disk() {
     let published = (&mut answer).now_or_never().unwrap().remove(0).unwrap();
     assert!(path.recorder.take().is_empty());
     pipeline.dispatch(flushed);
-    assert_eq!(path.recorder.take(), [Event::Dispatched(vec![1])]);
+    assert_eq!(path.recorder.take(), [Heard::Dispatched(vec![1])]);
     assert_eq!(positions(), (1, 1));
 
     assert_eq!(
         (published.offset, published.time, published.repeated),
         (1, NOW, false)
     );
-    assert_eq!(published.epoch, path.history.epoch());
+    assert_eq!(published.epoch, path.history.epoch(&room()));
     assert_eq!(path.stored()[&1], published.id);
 }
 
@@ -46,7 +46,7 @@ async fn a_repeated_key_is_answered_with_the_first_position_and_not_dispatched()
     assert_eq!((&*first.id, first.repeated), ("k", false));
     let repeated = true;
     assert_eq!(second, Published { repeated, ..first });
-    assert_eq!(path.recorder.take(), [Event::Dispatched(vec![1])]);
+    assert_eq!(path.recorder.take(), [Heard::Dispatched(vec![1])]);
     assert_eq!(
         *pipeline.watch().dispatched.borrow(),
         2,
@@ -91,8 +91,8 @@ async fn many_callers_share_batches_on_disk_and_each_gets_its_own_answer() {
     assert_eq!(answered, path.stored());
     let events = path.recorder.take();
     let offsets = events.iter().flat_map(|event| match event {
-        Event::Dispatched(offsets) => offsets.clone(),
-        Event::Reset => panic!("nothing failed"),
+        Heard::Dispatched(offsets) => offsets.clone(),
+        Heard::Reset => panic!("nothing failed"),
     });
     assert!(offsets.eq(1..=400));
 }
@@ -145,7 +145,7 @@ async fn a_refused_call_leaves_no_gap_in_the_producers_numbers() {
             .publish(too_many)
             .await
             .iter()
-            .all(|result| *result == Err(full))
+            .all(|result| *result == Err(full.clone()))
     );
     assert!(path.publisher.publish(Vec::new()).await.is_empty());
     assert_eq!(path.publisher.answers().waiting(), 0);
@@ -159,9 +159,10 @@ async fn a_refused_call_leaves_no_gap_in_the_producers_numbers() {
     assert!(
         batch
             .iter()
-            .map(|ordered| ordered.record.sequence)
+            .map(|event| event.delta().unwrap().1.sequence)
             .eq([1, 2])
     );
-    assert_eq!(batch[0].record.producer, batch[1].record.producer);
-    assert_ne!(batch[0].record.id, batch[1].record.id);
+    let [first, second] = [&batch[0], &batch[1]].map(|event| event.delta().unwrap().1);
+    assert_eq!(first.producer, second.producer);
+    assert_ne!(first.id, second.id);
 }

@@ -12,6 +12,8 @@ fn the_manual_lists_every_setting_with_its_default_range_and_forms() {
         data: Some(String::new()),
         config: None,
         workers: Some(String::new()),
+        amqp_url: Some(String::new()),
+        amqp_prefix: Some(String::new()),
         dev: true,
         log_format: Some(String::new()),
     };

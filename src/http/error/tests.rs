@@ -36,6 +36,8 @@ fn one_of_each() -> Vec<Problem> {
         Problem::outcome_unknown(),
         Problem::full(1),
         Problem::draining(),
+        Problem::catching_up(&[]),
+        Problem::behind(),
         Problem::no_space(),
     ]
 }

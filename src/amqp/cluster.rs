@@ -1,0 +1,124 @@
+//! The thread that everything about RabbitMQ runs on.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Handle, sync::oneshot, time::sleep};
+
+use super::{
+    Generation, Settings,
+    connection::{ConnectError, Connector},
+    partition::AmqpLog,
+    reader::Start,
+    topology::{Topology, TopologyError},
+};
+
+/// How long a start waits for a broker that can't be reached, or is not ready.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two attempts of a start.
+const START_INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't start the thread for RabbitMQ: {0}")]
+    Thread(#[from] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+}
+
+/// This instance's part in a cluster of instances. When it is dropped, so is all that runs for it.
+pub struct Cluster {
+    settings: Settings,
+    connector: Arc<Connector>,
+    topology: Arc<Topology>,
+    generations: Vec<Generation>,
+    runtime: Handle,
+    // Ends the thread when it is dropped.
+    _stop: oneshot::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Blocks until the topology is there. Brokers that can't be reached are tried for a minute.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let connector = Arc::new(Connector::new(&settings)?);
+        let topology = Arc::new(Topology::new(connector.clone(), &settings));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::Builder::new().name("amqp".into()).spawn(move || {
+            // Either way the cluster is gone.
+            let _ = runtime.block_on(stopped);
+        })?;
+        let mut cluster = Self {
+            settings,
+            connector,
+            topology,
+            generations: Vec::new(),
+            runtime: handle,
+            _stop: stop,
+            thread: Some(thread),
+        };
+        cluster.generations = cluster.runtime.block_on(establish(&cluster.topology))?;
+        Ok(cluster)
+    }
+
+    /// The generation of each partition that was current at the start.
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Begins to read and to publish a generation of a partition.
+    pub fn open(&self, partition: u16, generation: Generation, start: Start) -> AmqpLog {
+        AmqpLog::open(
+            &self.runtime,
+            &self.connector,
+            &self.topology,
+            &self.settings,
+            partition,
+            generation,
+            start,
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let (closed, _) = oneshot::channel();
+        drop(std::mem::replace(&mut self._stop, closed));
+        if let Some(thread) = self.thread.take() {
+            // A panic there was a task's, and was reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn establish(topology: &Topology) -> Result<Vec<Generation>, TopologyError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let mut reported = false;
+    loop {
+        match topology.establish().await {
+            Err(error) if !error.is_permanent() && Instant::now() < deadline => {
+                if !reported {
+                    tracing::warn!(%error, "waiting for RabbitMQ");
+                    reported = true;
+                }
+                sleep(START_INTERVAL).await;
+            }
+            established => return established,
+        }
+    }
+}

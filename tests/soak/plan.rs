@@ -29,16 +29,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every fault once, with few clients: as part of all tests. `ROOMWIRE_SOAK_MINUTES` asks for a
-    /// long run, and `ROOMWIRE_SEED` for one that was seen before.
+    /// Every fault once, with few clients: as part of all tests. `SOAK_MINUTES` asks for a
+    /// long run, and `SOAK_SEED` for one that was seen before.
     pub fn from_environment() -> Self {
         let number = |name: &str| {
             let text = env::var(name).ok()?;
             let number = text.parse();
             Some(number.unwrap_or_else(|_| panic!("{name} is {text}, must be a whole number")))
         };
-        let seed = number("ROOMWIRE_SEED").unwrap_or_else(random_seed);
-        match number("ROOMWIRE_SOAK_MINUTES") {
+        let seed = number("SOAK_SEED").unwrap_or_else(random_seed);
+        match number("SOAK_MINUTES") {
             Some(minutes) => Self::long(seed, Duration::from_secs(minutes * 60)),
             None => Self::short(seed),
         }

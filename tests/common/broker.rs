@@ -134,6 +134,11 @@ impl Broker {
         self.run("ctl", arguments)
     }
 
+    /// The same for `rabbitmq-streams`.
+    pub fn streams(&self, arguments: &[&str]) -> String {
+        self.run("streams", arguments)
+    }
+
     fn run(&self, command: &str, arguments: &[&str]) -> String {
         let output = self.try_run(command, arguments);
         assert!(

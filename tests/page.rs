@@ -49,7 +49,12 @@ scenarios!(
 #[test]
 fn the_page_loads_nothing_from_elsewhere_and_is_there_with_dev_only() {
     let server = Server::start("");
-    for path in ["/", "/page/page.js", "/page/page.css", "/page/centrifuge.js"] {
+    for path in [
+        "/",
+        "/page/page.js",
+        "/page/page.css",
+        "/page/centrifuge.js",
+    ] {
         let reply = server.get(path);
         assert_eq!(reply.status, 200, "{path}");
         let policy = reply.header("content-security-policy").expect("a policy");

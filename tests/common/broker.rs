@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{self, Command, Output},
     sync::OnceLock,
@@ -57,6 +58,15 @@ impl Broker {
         &self.urls[node - 1]
     }
 
+    /// Where the nodes listen, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let address = |url: &String| {
+            let (_, address) = url.rsplit_once('@').expect("it names a user");
+            address.parse().expect("it names an address and a port")
+        };
+        self.urls.iter().map(address)
+    }
+
     /// Has the nodes save which streams and quorum queues they have, to be done after a declaration
     /// and before a kill. They do it by themselves half a second late, and a node killed before
     /// that may never find them again.
@@ -79,6 +89,13 @@ impl Broker {
         self.run("start", &[&node.to_string()]);
     }
 
+    /// Starts several killed nodes at once, and returns when they serve.
+    pub fn restart_these(&self, nodes: &[usize]) {
+        let nodes: Vec<String> = nodes.iter().map(usize::to_string).collect();
+        let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+        self.run("start", &nodes);
+    }
+
     /// Starts all nodes that were killed, at once, and returns when they serve.
     pub fn restart_all(&self) {
         self.run("start", &["all"]);
@@ -98,6 +115,18 @@ impl Broker {
     /// this returns.
     pub fn alarm(&self, on: bool) {
         self.run("alarm", &[if on { "on" } else { "off" }]);
+    }
+
+    /// The node that leads most of the streams whose names begin so.
+    pub fn leader(&self, prefix: &str) -> usize {
+        let queues = self.ctl(&["list_queues", "--silent", "name", "leader"]);
+        let leads = |node: &usize| {
+            let leader = format!("rabbit{node}@");
+            let led = |line: &&str| line.starts_with(prefix) && line.contains(&leader);
+            queues.lines().filter(led).count()
+        };
+        let nodes = 1..=self.urls.len();
+        nodes.max_by_key(leads).expect("a cluster has nodes")
     }
 
     /// What `rabbitmqctl` prints on the first node that runs.

@@ -1,11 +1,11 @@
-//! A TCP proxy whose line can be cut and mended, for clients that lose the network while the server
-//! lives.
+//! A TCP proxy whose line can be cut or fall silent, and be mended, for who loses the network while
+//! the other side lives.
 
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -21,6 +21,8 @@ pub struct Proxy {
 struct Line {
     cut: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
+    silent: Mutex<bool>,
+    heard: Condvar,
 }
 
 impl Proxy {
@@ -50,8 +52,15 @@ impl Proxy {
         }
     }
 
+    /// Keeps every connection and carries nothing more, as when packets are lost.
+    pub fn silence(&self) {
+        self.line.set_silent(true);
+    }
+
+    /// Carries again; what was said into the silence arrives.
     pub fn mend(&self) {
         self.line.cut.store(false, Ordering::SeqCst);
+        self.line.set_silent(false);
     }
 }
 
@@ -60,8 +69,19 @@ impl Line {
         self.open.lock().expect("no carrier panics")
     }
 
+    fn set_silent(&self, silent: bool) {
+        *self.silent.lock().expect("no carrier panics") = silent;
+        self.heard.notify_all();
+    }
+
+    fn await_sound(&self) {
+        let silent = self.silent.lock().expect("no carrier panics");
+        let heard = self.heard.wait_while(silent, |silent| *silent);
+        drop(heard.expect("no carrier panics"));
+    }
+
     /// Joins a client to the server; dropping either stream tells the client that there is nobody.
-    fn carry(&self, client: TcpStream, server: SocketAddr) {
+    fn carry(self: &Arc<Self>, client: TcpStream, server: SocketAddr) {
         let mut open = self.connections();
         if self.cut.load(Ordering::SeqCst) {
             return;
@@ -69,24 +89,33 @@ impl Line {
         let Ok(server) = TcpStream::connect(server) else {
             return;
         };
+        // What has ended on both sides needs no cutting any more.
+        open.retain(|stream| stream.peer_addr().is_ok());
         let directions = [(&client, &server), (&server, &client)];
         for (from, to) in directions {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
                 return;
             };
-            thread::spawn(move || pump(from, to));
+            if to.set_nodelay(true).is_err() {
+                return;
+            }
+            let line = self.clone();
+            thread::spawn(move || line.pump(from, to));
         }
         open.extend([client, server]);
     }
-}
 
-fn pump(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..read]).is_err() {
-            break;
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            self.await_sound();
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
         }
+        // An end is not heard through the silence either.
+        self.await_sound();
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }

@@ -28,7 +28,7 @@ pub enum Fault {
     InstanceCutOff,
     /// What an instance and the brokers say to each other does not arrive for a while.
     InstanceUnheard,
-    /// An instance is frozen for a while, with all that it holds.
+    /// The instance that takes in what comes through the exchange is frozen for a while.
     InstanceFrozen,
 }
 
@@ -111,9 +111,10 @@ impl Fault {
                 world.lines(instance).iter().for_each(|line| line.mend());
             }
             Self::InstanceFrozen => {
-                world.server(instance).pause();
+                let holder = world.holder().unwrap_or(instance);
+                world.server(holder).pause();
                 hold();
-                world.server(instance).resume();
+                world.server(holder).resume();
             }
         }
         Account {

@@ -10,6 +10,7 @@ mod random;
 mod clients;
 mod faults;
 mod plan;
+mod producers;
 mod progress;
 mod publishers;
 mod verdict;
@@ -24,12 +25,14 @@ use std::{
 
 use self::{
     clients::{Client, Goal},
+    common::Entry,
     faults::{Account, shuffled},
     plan::Plan,
+    producers::{Producer, Sent},
     progress::Progress,
     publishers::{Published, Publisher},
     random::Random,
-    verdict::{Verdict, seconds},
+    verdict::{Log, Verdict, seconds, written},
     world::World,
 };
 
@@ -69,6 +72,10 @@ fn run(world: &World, plan: &Plan) -> Verdict {
             .map(|name| Publisher::new(world, plan, name))
             .map(|publisher| scope.spawn(move || publisher.run()))
             .collect();
+        let producers: Vec<_> = (0..plan.producers)
+            .map(|name| Producer::new(world, plan, name))
+            .map(|producer| scope.spawn(move || producer.run()))
+            .collect();
         let faults = fail(world, plan, &progress);
         world.is_over.store(true, Ordering::Relaxed);
         progress.says("no more faults; waiting for the last deltas");
@@ -76,14 +83,19 @@ fn run(world: &World, plan: &Plan) -> Verdict {
             .into_iter()
             .flat_map(|publisher| publisher.join().expect("a publisher goes on for ever"))
             .collect();
-        goal.set(last_offsets(&published)).expect("it is set once");
+        let sent: Vec<Vec<Sent>> = producers
+            .into_iter()
+            .map(|producer| producer.join().expect("a producer goes on for ever"))
+            .collect();
+        let log = written(world, plan, &published, &sent);
+        goal.set(last_offsets(&log)).expect("it is set once");
         let clients: Vec<Client> = clients
             .into_iter()
             .map(|client| client.join().expect("a client notes what is wrong"))
             .collect();
         drop(ending);
         progress.end();
-        Verdict::find(world, plan, &published, &clients, &faults)
+        Verdict::find(world, plan, &log, (&published, &sent), &clients, &faults)
     })
 }
 
@@ -109,13 +121,12 @@ fn fail(world: &World, plan: &Plan, progress: &Progress) -> Vec<Account> {
     }
 }
 
-fn last_offsets(published: &[Published]) -> HashMap<String, u64> {
-    let mut last = HashMap::new();
-    for delta in published {
-        let offset = last.entry(delta.room.clone()).or_insert(0);
-        *offset = delta.offset.max(*offset);
-    }
-    last
+fn last_offsets(log: &Log) -> HashMap<String, u64> {
+    let last = |entries: &Vec<Entry>| entries.last().map_or(0, |entry| entry.offset);
+    let rooms = log.iter();
+    rooms
+        .map(|(room, entries)| (room.clone(), last(entries)))
+        .collect()
 }
 
 struct Ending<'a> {

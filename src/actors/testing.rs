@@ -106,6 +106,7 @@ impl World {
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
+            ingress: None,
             namespaces: [("typing", typing)].into_iter().collect(),
             limits: config.limits,
             publish: config.publish,

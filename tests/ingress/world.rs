@@ -10,10 +10,10 @@ use tokio::runtime::Runtime;
 
 use crate::common::{Broker, Entry, Server, eventually};
 
-/// Seconds after which a broker ends the connections of a server that it does not hear.
-pub const HEARTBEAT: u32 = 2;
+/// Seconds; a broker ends the connections of a server that it has not heard for three times that.
+const HEARTBEAT: u32 = 5;
 
-pub fn config(url: &str, prefix: &str) -> String {
+fn config(url: &str, prefix: &str) -> String {
     format!(
         "[limits]\nping_interval = \"1h\"\n[publish]\nmax_delta_bytes = \"4KiB\"\n\
          [amqp]\nurl = [\"{url}?heartbeat={HEARTBEAT}\"]\nprefix = \"{prefix}\"\n\
@@ -47,11 +47,17 @@ pub fn await_history(server: &Server, room: &str, expected: &[String]) -> Vec<En
         (history.len() >= expected.len()).then_some(history)
     });
     let history = server.history(room);
-    let data: Vec<_> = history.iter().map(|entry| &entry.data).collect();
-    assert!(
-        data.iter().copied().eq(expected),
-        "{data:?} is not {expected:?}"
-    );
+    let data = history.iter().map(|entry| &entry.data);
+    if let Some(at) = data
+        .clone()
+        .zip(expected)
+        .position(|(is, should)| is != should)
+    {
+        let from = at.saturating_sub(2);
+        let near = data.skip(from).take(5).collect::<Vec<_>>();
+        panic!("{room} has {near:?} from {from} on");
+    }
+    assert_eq!(history.len(), expected.len(), "more came than was sent");
     history
 }
 

@@ -123,6 +123,7 @@ pub fn deltas(message: Message, rules: &Rules) -> Result<Vec<NewDelta>, Refusal>
         body: body.clone(),
         key: key.clone(),
         info: Bytes::new(),
+        exclude: None,
     };
     Ok(rooms.into_iter().map(delta).collect())
 }
@@ -213,6 +214,7 @@ mod tests {
             body: Bytes::from_static(b"{\"a\":1}"),
             key: Some("order-7".into()),
             info: Bytes::new(),
+            exclude: None,
         };
         assert_eq!(deltas(message, &rules()), Ok(vec![expected]));
     }

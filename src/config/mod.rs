@@ -40,6 +40,7 @@ pub use self::{
     rooms::Rooms,
     server::Server,
     storage::Storage,
+    units::parse_duration,
 };
 
 /// All settings.

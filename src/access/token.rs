@@ -188,12 +188,12 @@ fn user(claims: &Claims) -> Result<Arc<str>, TokenError> {
 }
 
 fn info(claims: &Claims) -> Result<Option<Arc<str>>, TokenError> {
-    let claim = |raw: &Box<RawValue>| {
+    let claim = |raw: &RawValue| {
         let one_line = compact_json(raw.get().as_bytes()).ok();
         let one_line = one_line.filter(|json| json.len() <= MAX_INFO_BYTES)?;
         std::str::from_utf8(&one_line).ok().map(Arc::from)
     };
-    match claims.get("info").map(claim) {
+    match claims.get("info").map(|raw| claim(raw)) {
         None => Ok(None),
         Some(Some(info)) => Ok(Some(info)),
         Some(None) => Err(TokenError::Claim {

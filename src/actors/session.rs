@@ -16,7 +16,6 @@ use std::{
 use actix::prelude::*;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
-use uuid::Uuid;
 
 use super::{
     Services,
@@ -30,6 +29,7 @@ use crate::{
     log::publisher::{NewDelta, PublishError, wall_clock_ms},
     metrics::{Closing, Intake, Transport},
     protocol::{
+        client_id,
         codes::{Disconnect, ErrorCode},
         frame::FrameBuilder,
         reply::{self, Outcome, Publication},
@@ -89,7 +89,7 @@ impl Session {
         services: Arc<Services>,
         admission: Admission,
     ) -> Self {
-        let client = Uuid::new_v4();
+        let client = client_id::of_session(id);
         let settings = SessionSettings {
             ping_interval: services.limits.ping_interval.as_secs(),
             max_rooms: services.limits.max_rooms_per_session,
@@ -425,6 +425,7 @@ impl Session {
             body,
             key: None,
             info: info.into(),
+            exclude: None,
         };
         let publisher = self.services.publisher.clone();
         let published = async move { publisher.publish(vec![delta]).await.pop() };

@@ -165,6 +165,7 @@ impl World {
             body,
             key: None,
             info: Bytes::new(),
+            exclude: None,
         };
         let now = wall_clock_ms();
         let pending = self.publisher.submit(vec![delta; count], now).unwrap();

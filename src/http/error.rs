@@ -52,6 +52,7 @@ enum Kind {
     UnknownParameter,
     BadParameter,
     BadIdempotencyKey,
+    BadClientId,
     UnsupportedProtocol,
     Closed,
     ForeignOrigin,
@@ -85,6 +86,7 @@ impl Kind {
             Self::BadIdempotencyKey => {
                 ("bad-idempotency-key", S::BAD_REQUEST, "Bad idempotency key")
             }
+            Self::BadClientId => ("bad-client-id", S::BAD_REQUEST, "Bad client id"),
             Self::UnsupportedProtocol => (
                 "unsupported-protocol",
                 S::BAD_REQUEST,
@@ -170,6 +172,17 @@ impl Problem {
         Self::new(
             Kind::BadIdempotencyKey,
             format!("the idempotency key is {key}; it takes 1 to 128 visible ASCII characters"),
+        )
+    }
+
+    pub fn bad_client_id(id: &str) -> Self {
+        let id = quoted(id);
+        Self::new(
+            Kind::BadClientId,
+            format!(
+                "the client to exclude is {id}; it takes the UUID that the server gave the client \
+                 when it connected"
+            ),
         )
     }
 

@@ -277,6 +277,7 @@ mod tests {
             keyed,
             data: Bytes::from_static(br#"{"n":12345678901234567890}"#),
             info: info.into(),
+            exclude: None,
         }
     }
 

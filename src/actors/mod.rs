@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
+    access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
     log::{KeptLog, OrderedLog, publishers::Publishers},
@@ -34,6 +35,7 @@ pub struct Services {
     pub dispatched: Vec<watch::Receiver<u64>>,
     pub metrics: Metrics,
     pub namespaces: Namespaces,
+    pub access: Access,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,

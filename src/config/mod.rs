@@ -5,6 +5,7 @@
 //! that does not exist or a value that does not fit is an error that names where it stands and what
 //! would be right.
 
+mod access;
 mod amqp;
 mod error;
 mod flags;
@@ -27,13 +28,14 @@ use figment::Figment;
 
 use self::reader::{Reader, Setting};
 pub use self::{
+    access::{Access, Secret},
     amqp::Amqp,
     error::{BadSetting, ConfigError},
     flags::ServeFlags,
     http::Http,
     limits::Limits,
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
+    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
     publish::Publish,
     reader::Shown,
     rooms::Rooms,
@@ -53,6 +55,7 @@ pub struct Config {
     pub amqp: Amqp,
     pub rooms: Rooms,
     pub http: Http,
+    pub access: Access,
     pub namespaces: Namespaces,
 }
 
@@ -91,7 +94,8 @@ impl Config {
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
             http: Http::read(from, server.dev),
-            namespaces: Namespaces::read(from),
+            access: Access::read(from),
+            namespaces: Namespaces::read(from, server.dev),
             server,
         };
         config.check(from);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
+    access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
     log::{KeptLog, OrderedLog, publishers::Publishers, tenure::status::Status},
@@ -36,6 +37,7 @@ pub struct Services {
     /// How taking in what other producers publish is doing; none without a shared log.
     pub ingress: Option<Arc<Status>>,
     pub namespaces: Namespaces,
+    pub access: Access,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,

@@ -112,7 +112,6 @@ impl World {
             dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
             ingress: None,
-            namespaces: [("typing", typing)].into_iter().collect(),
             namespaces: [("default", open), ("typing", typing)]
                 .into_iter()
                 .collect(),

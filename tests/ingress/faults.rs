@@ -97,8 +97,11 @@ fn a_holder_that_stops_hands_over_at_once_and_nothing_comes_twice_even_without_i
     let all = numbers(0..COUNT);
     send(&producer, &all[..1], false);
     let (mut holder, other) = holder_and_other(a, b);
-    send(&producer, &all[1..], false);
+    signal(&holder, "-STOP");
+    send(&producer, &all[1..COUNT - 1], false);
+    signal(&holder, "-CONT");
     assert!(holder.stop().success());
+    send(&producer, &all[COUNT - 1..], false);
     await_history(&other, "lobby", &all);
     assert!(holds(&other));
 }

@@ -26,7 +26,7 @@ use std::{
 use self::{
     clients::{Client, Goal},
     common::Entry,
-    faults::{Account, shuffled},
+    faults::{Account, Fault, shuffled},
     plan::Plan,
     producers::{Producer, Sent},
     progress::Progress,
@@ -35,6 +35,9 @@ use self::{
     verdict::{Log, Verdict, seconds, written},
     world::World,
 };
+
+/// One fault in so many comes with another one.
+const PAIRED: u64 = 3;
 
 #[test]
 fn every_client_sees_exactly_the_log_whatever_fails() {
@@ -103,22 +106,54 @@ fn run(world: &World, plan: &Plan) -> Verdict {
 fn fail(world: &World, plan: &Plan, progress: &Progress) -> Vec<Account> {
     let (start, mut random) = (Instant::now(), Random::new(plan.seed));
     let mut accounts = Vec::new();
-    loop {
+    for round in 0.. {
         for fault in shuffled(&mut random) {
             thread::sleep(plan.rest);
             let began = Instant::now();
-            let account = fault.strike(world, plan, &mut random);
+            let companion = match random.below(PAIRED) {
+                0 => fault.companion(&mut random),
+                _ => None,
+            };
+            let struck = strike(world, plan, &mut random, fault, companion);
+            let after = struck.iter().map(|account| account.after).max();
+            let with = companion.map_or(String::new(), |with| format!(" with {with:?}"));
             progress.says(&format!(
-                "{fault:?}, {} in all, back {} after it was healed",
+                "{fault:?}{with}, {} in all, back {} after it was healed",
                 seconds(began.elapsed()),
-                seconds(account.after)
+                seconds(after.unwrap_or_default())
             ));
-            accounts.push(account);
-            if accounts.len() >= faults::Fault::ALL.len() && start.elapsed() > plan.duration {
+            accounts.extend(struck);
+            if round > 0 && start.elapsed() > plan.duration {
                 return accounts;
             }
         }
+        if start.elapsed() > plan.duration {
+            break;
+        }
     }
+    accounts
+}
+
+/// One fault, or two at once.
+fn strike(
+    world: &World,
+    plan: &Plan,
+    random: &mut Random,
+    fault: Fault,
+    companion: Option<Fault>,
+) -> Vec<Account> {
+    let Some(companion) = companion else {
+        return vec![fault.strike(world, plan, random)];
+    };
+    let mut others = Random::new(random.next());
+    thread::scope(|scope| {
+        let first = scope.spawn(|| fault.strike(world, plan, random));
+        let second = companion.strike(world, plan, &mut others);
+        let mut first = first.join().expect("a fault is healed");
+        // The companion's outage is none of its own.
+        first.without_healing = None;
+        vec![first, second]
+    })
 }
 
 fn last_offsets(log: &Log) -> HashMap<String, u64> {

@@ -59,7 +59,7 @@ impl<'a> Producer<'a> {
             random: Random::new(plan.seed ^ (name as u64) << 48),
             name,
             made: 0,
-            turn: name,
+            turn: name % NODES,
             waiting: VecDeque::new(),
         }
     }

@@ -56,7 +56,7 @@ impl Plan {
             rooms: 20,
             followed: 3,
             pause: Duration::from_millis(100),
-            outage: Duration::from_secs(6),
+            outage: Duration::from_secs(5),
             rest: Duration::from_secs(1),
             watched: false,
         }

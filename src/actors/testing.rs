@@ -17,11 +17,11 @@ use super::{
     dispatch::RoomDispatch,
     hub::{Hub, Hubs, LocalHub, SessionWire},
     registry::Registry,
-    room::{Deltas, Room, Subscribe},
+    room::{Deltas, Erase, Room, Subscribe},
 };
 use crate::{
     config::{ClientPublish, Config, Namespace},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -65,6 +65,10 @@ impl Dispatch for Hand {
         for (room, deltas) in RoomDispatch::by_room(deltas) {
             self.0.pass(&room, Deltas(deltas));
         }
+    }
+
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.0.pass(room, Erase(erasure));
     }
 
     fn reset(&mut self) {}

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 pub mod dedup;
+mod erasing;
 mod expiry;
 pub mod fanout;
 pub mod history;

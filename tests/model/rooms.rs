@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use roomwire::{
     config::{ClientPublish, Namespace, Namespaces},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{History, Page, PageLimit},
@@ -80,6 +80,7 @@ pub enum Message {
         command: Option<u32>,
     },
     Deltas(Vec<Arc<Delta>>),
+    Erase(Erasure),
     Ephemeral(Bytes, ClientInfo),
     Credit(SubId),
     CaughtUp(SubId, u64),
@@ -156,6 +157,10 @@ impl Life {
             }
             Message::Deltas(deltas) => {
                 sequence.deltas(&deltas);
+                None
+            }
+            Message::Erase(erasure) => {
+                sequence.erase(erasure);
                 None
             }
             Message::Ephemeral(data, info) => {

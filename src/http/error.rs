@@ -204,8 +204,8 @@ impl Problem {
     pub fn closed() -> Self {
         Self::new(
             Kind::Closed,
-            "nothing is open on this server; \
-             to let everybody on this machine in, start it with --dev",
+            "this is not open on this server; to let everybody on this machine in, start it with \
+             --dev, and to let clients in, set access.token_secrets or access.token_key_files",
         )
     }
 

@@ -281,11 +281,7 @@ impl HeadRecord {
             newest: fields.u64()?,
             newest_time: fields.u64()?,
             expiry: fields.u64()?,
-            // Format 2 had no erasures.
-            erased: match fields.rest {
-                [] => 0,
-                _ => fields.u64()?,
-            },
+            erased: fields.u64()?,
         })
     }
 }

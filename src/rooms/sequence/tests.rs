@@ -42,6 +42,7 @@ fn someone(session: u64) -> ClientInfo {
     ClientInfo {
         user: "".into(),
         id: uuid::Uuid::from_u128(session.into()),
+        info: None,
     }
 }
 

@@ -5,7 +5,9 @@
 //! `layout`, which names every key and record. [`retention`], [`dedup`] and [`producers`] decide; they know no
 //! store and no clock.
 
+mod catalogue;
 mod checkpoint;
+pub mod compaction;
 pub mod dedup;
 mod erasing;
 mod expiry;
@@ -13,6 +15,7 @@ pub mod fanout;
 pub mod history;
 pub mod identity;
 mod layout;
+pub mod offline;
 pub mod producers;
 mod renewal;
 pub mod retention;

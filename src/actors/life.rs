@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// What the server is doing, for those who must know.
@@ -13,6 +13,7 @@ pub struct Life {
     draining: AtomicBool,
     failed: AtomicBool,
     sessions: AtomicUsize,
+    last_session: AtomicU64,
 }
 
 impl Life {
@@ -62,15 +63,28 @@ impl Life {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
                 (n < limit).then_some(n + 1)
             });
-        admitted.ok().map(|_| Admission(self.clone()))
+        admitted.ok().map(|_| Admission {
+            life: self.clone(),
+            session: self.last_session.fetch_add(1, Ordering::Relaxed) + 1,
+        })
     }
 }
 
 /// One session's place.
-pub struct Admission(Arc<Life>);
+pub struct Admission {
+    life: Arc<Life>,
+    session: u64,
+}
+
+impl Admission {
+    /// Tells the session from all others of this server's life.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+        self.life.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,9 +1,14 @@
 //! What Roomwire answers over HTTP, and the way from an HTTP connection to a session.
 
+pub mod body;
+pub mod connection;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod history;
+pub mod polling;
 pub mod publish;
 pub mod query;
+pub mod reading;
 pub mod routes;
 pub mod websocket;

@@ -13,7 +13,7 @@ use roomwire::{
     rooms::{
         fanout::{FanOut, Notice, Wire as _},
         history::History,
-        sequence::{HubId, Join, Op, SubId},
+        sequence::{HubId, Join, Op, Start, SubId},
     },
 };
 use uuid::Uuid;
@@ -304,8 +304,9 @@ impl Server {
                         number,
                     },
                     hub,
+                    format: Format::Frames,
                     command,
-                    recover,
+                    start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
                     info: presence.then(|| core.info().clone()),

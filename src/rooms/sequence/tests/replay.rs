@@ -168,16 +168,16 @@ fn a_client_that_asks_for_it_gets_an_error_instead_of_a_loss() {
         ..join
     };
     let mut room = room_at(9);
-    let foreign = Some(Recover {
+    let foreign = Start::Behind(Recover {
         offset: 9,
         epoch: "other".into(),
     });
     room.join(must(Join {
-        recover: foreign.clone(),
+        start: foreign.clone(),
         ..fresh(1)
     }));
     room.join(Join {
-        recover: foreign,
+        start: foreign,
         ..fresh(2)
     });
     assert_eq!(
@@ -189,14 +189,11 @@ fn a_client_that_asks_for_it_gets_an_error_instead_of_a_loss() {
 #[test]
 fn an_empty_epoch_fits_any() {
     let mut room = room_at(9);
-    let recover = Some(Recover {
+    let start = Start::Behind(Recover {
         offset: 9,
         epoch: "".into(),
     });
-    room.join(Join {
-        recover,
-        ..fresh(1)
-    });
+    room.join(Join { start, ..fresh(1) });
     assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 9"]);
 }
 

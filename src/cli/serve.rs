@@ -107,6 +107,8 @@ Roomwire {version} serves on {server}, with its data in {data}
 
   --dev: ANYBODY ON THIS MACHINE MAY SUBSCRIBE AND PUBLISH. It is for trying things out; never forward this port.
 
+  See it at work, in a browser:
+    {server}/
   Follow a room, in another terminal:
     {program} tail lobby{url}
   Publish to it:

@@ -1,7 +1,5 @@
 //! `roomwire tail`: prints what happens in rooms, and comes back to where the connection was lost.
 
-mod print;
-
 use std::{
     convert::Infallible,
     future,
@@ -16,7 +14,10 @@ use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 
 use crate::{
-    cli::{ServerFlags, how_to_reach, tail::print::Printer},
+    cli::{
+        ServerFlags, how_to_reach,
+        print::{Form, Line, Printer},
+    },
     client::{
         address::ServerUrl,
         backoff::Backoff,
@@ -55,7 +56,9 @@ pub struct Flags {
 pub async fn run(mut flags: Flags) -> anyhow::Result<()> {
     flags.rooms.sort();
     flags.rooms.dedup();
-    let printer = Printer::new(io::stdout(), flags.json);
+    let out = io::stdout();
+    let form = Form::fitting(&out, flags.json);
+    let printer = Printer::new(out, form);
     let mut tail = Tail::new(flags.server.url, flags.rooms, printer);
     tokio::select! {
         result = tail.run() => result,
@@ -157,7 +160,14 @@ impl<W: Write> Tail<W> {
                         offset,
                         time,
                         data,
-                    } => self.printer.delta(room, offset, time, data),
+                    } => self.printer.delta(Line {
+                        room,
+                        offset,
+                        time,
+                        id: None,
+                        info: None,
+                        data,
+                    }),
                     Event::Reload { room } => {
                         eprintln!(
                             "deltas of room \"{room}\" were missed and can't be replayed; \
@@ -254,7 +264,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let rooms = vec![RoomName::new("lobby").unwrap()];
-        let tail = Tail::new(url.parse().unwrap(), rooms, Printer::new(Vec::new(), false));
+        let tail = Tail::new(
+            url.parse().unwrap(),
+            rooms,
+            Printer::new(Vec::new(), Form::Plain),
+        );
         (listener, tail)
     }
 

@@ -38,6 +38,7 @@ pub use self::{
     rooms::Rooms,
     server::Server,
     storage::Storage,
+    units::parse_duration,
 };
 
 /// All settings.

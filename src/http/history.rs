@@ -1,5 +1,7 @@
 //! Recovery over HTTP: `GET /v1/rooms/{room}/deltas`.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
@@ -8,19 +10,24 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::error;
 
-use super::{error::Problem, polling, query::Parameters, reading, routes::State};
+use super::{error::Problem, polling, query::Parameters, reading::Place, routes::State};
 use crate::{
     delta::{Epoch, MAX_OFFSET, RoomName},
     protocol::reply::Publication,
     rooms::{
         history::{History, Page, PageLimit},
-        store::StoreError,
+        store::{Order, StoreError},
     },
 };
 
-const PARAMETERS: &[&str] = &["after", "since", "epoch", "limit", "wait"];
+const PARAMETERS: &[&str] = &[
+    "after", "since", "before", "order", "epoch", "limit", "wait",
+];
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+
+/// What a parameter that is an offset takes.
+const POSITION: &str = "a position: a whole number below 2^53";
 
 /// Bytes of one answer; the first delta may exceed them.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -32,6 +39,16 @@ enum From {
     After(u64),
     /// At a time, in ms since the Unix epoch, inclusive.
     Since(u64),
+}
+
+/// What is asked of a room's history.
+#[derive(Clone, Copy)]
+struct Question {
+    from: From,
+    /// Below this offset.
+    before: Option<u64>,
+    order: Order,
+    limit: PageLimit,
 }
 
 #[derive(Serialize)]
@@ -51,6 +68,9 @@ struct Line<'a> {
     offset: u64,
     time: u64,
     id: &'a str,
+    /// The client that published it through its socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
     data: &'a RawValue,
 }
 
@@ -76,14 +96,14 @@ pub async fn deltas(
     state.must_be_open()?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let room = state.room(&room)?;
-    let from = place(&parameters)?;
-    let (limit, wait) = (limit(&parameters)?, polling::wait(&parameters)?);
+    let question = question(&parameters)?;
+    let wait = wait(&parameters, question)?;
     let asked = parameters.text("epoch").unwrap_or_default();
-    let (epoch, mut read) = look(&state, &room, from, asked, limit).await?;
+    let (epoch, mut read) = look(&state, &room, asked, question).await?;
     if read.is_nothing() && !wait.is_zero() {
-        let place = reading::place_behind(&room, &epoch, read.end);
+        let place = Place::behind(&room, &epoch, read.end);
         polling::hold(&request, &state, &[place], wait).await?;
-        (_, read) = look(&state, &room, from, &epoch, limit).await?;
+        (_, read) = look(&state, &room, &epoch, question).await?;
     }
     Ok(HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
@@ -101,14 +121,13 @@ pub async fn deltas(
 async fn look(
     state: &State,
     room: &RoomName,
-    from: From,
     asked: &str,
-    limit: PageLimit,
+    question: Question,
 ) -> Result<(Epoch, Read), Problem> {
     let history = state.services.history.clone();
     let epoch = history.epoch(room);
     let same_life = asked.is_empty() || *asked == *epoch;
-    if let From::After(after) = from
+    if let From::After(after) = question.from
         && same_life
         && after > history.durable(room)
         && state.services.is_shared()
@@ -116,24 +135,62 @@ async fn look(
         return Err(Problem::behind());
     }
     let name = room.clone();
-    let read = actix_web::web::block(move || match same_life {
-        true => read(&history, &name, from, limit),
+    let read = move || match same_life {
+        true => read(&history, &name, question),
         false => lost(&history, &name),
-    });
-    match read.await {
-        Ok(Ok(read)) => Ok((epoch, read)),
-        Ok(Err(error)) => Err(unreadable(&error)),
-        Err(error) => Err(unreadable(&error)),
+    };
+    Ok((epoch, blocking(read).await?))
+}
+
+/// Reads on a blocking thread. What fails is for the log, and not for strangers.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match actix_web::web::block(read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => {
+            error!(%error, "history can't be read");
+            Err(Problem::internal())
+        }
+        Err(error) => {
+            error!(%error, "reading history failed");
+            Err(Problem::internal())
+        }
     }
 }
 
-/// What failed is for the log.
-pub fn unreadable(error: &dyn std::error::Error) -> Problem {
-    error!(%error, "history can't be read");
-    Problem::internal()
+fn line(delta: &crate::delta::Delta) -> Line<'_> {
+    let Publication { data, info, .. } = delta.into();
+    Line {
+        offset: delta.offset,
+        time: delta.time,
+        id: &delta.id,
+        info,
+        data,
+    }
 }
 
-/// The parameter `limit`, with the bound of every answer.
+fn question(parameters: &Parameters) -> Result<Question, Problem> {
+    let order = match parameters.text("order") {
+        None | Some("oldest") => Order::Ascending,
+        Some("newest") => Order::Descending,
+        Some(other) => {
+            return Err(Problem::bad_parameter(
+                "order",
+                other,
+                "oldest, to begin with the oldest delta, or newest",
+            ));
+        }
+    };
+    Ok(Question {
+        from: place(parameters)?,
+        before: parameters.parsed("before", POSITION, |&offset: &u64| offset <= MAX_OFFSET)?,
+        order,
+        limit: limit(parameters)?,
+    })
+}
+
+/// The parameter `limit`, with the bound that every answer has.
 pub fn limit(parameters: &Parameters) -> Result<PageLimit, Problem> {
     let expected = format!("a whole number from 1 to {MAX_LIMIT}");
     let limit = parameters.parsed("limit", &expected, |n| (1..=MAX_LIMIT).contains(n))?;
@@ -143,18 +200,22 @@ pub fn limit(parameters: &Parameters) -> Result<PageLimit, Problem> {
     })
 }
 
-fn line(delta: &crate::delta::Delta) -> Line<'_> {
-    Line {
-        offset: delta.offset,
-        time: delta.time,
-        id: &delta.id,
-        data: Publication::from(delta).data,
+/// Only who reads towards what is new can wait for it.
+fn wait(parameters: &Parameters, question: Question) -> Result<Duration, Problem> {
+    let wait = polling::wait(parameters)?;
+    let looks_back = question.before.is_some() || question.order == Order::Descending;
+    match parameters.text("wait") {
+        Some(wait) if looks_back => Err(Problem::bad_parameter(
+            "wait",
+            wait,
+            "nothing where before or order=newest is given",
+        )),
+        _ => Ok(wait),
     }
 }
 
 fn place(parameters: &Parameters) -> Result<From, Problem> {
-    let expected = "a position: a whole number below 2^53";
-    let after = parameters.parsed("after", expected, |&offset: &u64| offset <= MAX_OFFSET)?;
+    let after = parameters.parsed("after", POSITION, |&offset: &u64| offset <= MAX_OFFSET)?;
     match (after, parameters.text("since")) {
         (Some(_), Some(since)) => Err(Problem::bad_parameter(
             "since",
@@ -167,7 +228,7 @@ fn place(parameters: &Parameters) -> Result<From, Problem> {
     }
 }
 
-/// RFC 3339, or ms since the Unix epoch.
+/// The parameter `since`.
 pub fn time(text: &str) -> Result<u64, Problem> {
     parse_time(text).ok_or_else(|| {
         Problem::bad_parameter(
@@ -178,6 +239,7 @@ pub fn time(text: &str) -> Result<u64, Problem> {
     })
 }
 
+/// RFC 3339, or ms since the Unix epoch.
 fn parse_time(text: &str) -> Option<u64> {
     if let Ok(ms) = text.parse() {
         return Some(ms);
@@ -187,12 +249,8 @@ fn parse_time(text: &str) -> Option<u64> {
     u64::try_from(time.as_millisecond()).ok()
 }
 
-fn read(
-    history: &History,
-    room: &RoomName,
-    from: From,
-    limit: PageLimit,
-) -> Result<Read, StoreError> {
+fn read(history: &History, room: &RoomName, question: Question) -> Result<Read, StoreError> {
+    let from = question.from;
     let (after, complete) = match from {
         From::After(offset) => (offset, true),
         From::Since(time) => {
@@ -201,7 +259,10 @@ fn read(
         }
     };
     let end = history.durable(room);
-    let page = history.page(room, after, end, limit)?;
+    let upto = question
+        .before
+        .map_or(end, |before| before.saturating_sub(1));
+    let page = history.range(room, after, upto, question.limit, question.order)?;
     // The oldest that is kept is what `after=0` asks for, so there nothing can be missing.
     let from_the_oldest = matches!(from, From::After(0));
     let reaches =

@@ -6,6 +6,7 @@ pub mod error;
 pub mod events;
 pub mod health;
 pub mod history;
+pub mod page;
 pub mod polling;
 pub mod publish;
 pub mod query;

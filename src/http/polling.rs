@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     error::Problem,
-    history::{limit, unreadable},
+    history::{blocking, limit},
     query::Parameters,
     reading::{self, Place, Reading},
     routes::State,
@@ -105,11 +105,7 @@ async fn read(
         }
         Ok((places, found))
     };
-    match actix_web::web::block(read).await {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(error)) => Err(unreadable(&error)),
-        Err(error) => Err(unreadable(&error)),
-    }
+    blocking(read).await
 }
 
 impl Found {

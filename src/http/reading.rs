@@ -9,7 +9,7 @@ use super::{
     body::{BodyWire, Feed, Reader},
     connection::Cut,
     error::Problem,
-    history::{time, unreadable},
+    history::{blocking, time},
     query::Parameters,
     routes::State,
 };
@@ -66,6 +66,26 @@ pub struct Place {
     pub start: Start,
     /// Something that was asked for is not kept any more.
     pub incomplete: bool,
+}
+
+impl Place {
+    /// The place of somebody who has everything up to `offset`.
+    pub fn behind(room: &RoomName, epoch: &Epoch, offset: u64) -> Self {
+        let epoch: &str = epoch;
+        Self {
+            room: room.clone(),
+            mark: Mark {
+                room: Key::of(room.as_str()),
+                epoch: Key::of(epoch),
+                offset,
+            },
+            start: Start::Behind(Recover {
+                offset,
+                epoch: epoch.into(),
+            }),
+            incomplete: false,
+        }
+    }
 }
 
 impl Reading {
@@ -193,27 +213,7 @@ pub async fn places(
         let place = |room| place(&history, room, &from);
         rooms.into_iter().map(place).collect()
     };
-    match actix_web::web::block(all).await {
-        Ok(read) => read.map_err(|error| unreadable(&error)),
-        Err(error) => Err(unreadable(&error)),
-    }
-}
-
-/// The place of somebody who has everything up to `offset`.
-pub fn place_behind(room: &RoomName, epoch: &Epoch, offset: u64) -> Place {
-    Place {
-        room: room.clone(),
-        mark: Mark {
-            room: Key::of(room.as_str()),
-            epoch: Key::of(epoch),
-            offset,
-        },
-        start: Start::Behind(Recover {
-            offset,
-            epoch: (&**epoch).into(),
-        }),
-        incomplete: false,
-    }
+    blocking(all).await
 }
 
 fn place(history: &History, room: RoomName, from: &From) -> Result<Place, StoreError> {

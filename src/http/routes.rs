@@ -11,7 +11,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{error::Problem, events, health, history, polling, publish};
+use super::{error::Problem, events, health, history, page, polling, publish};
 use crate::{
     actors::{
         Services,
@@ -116,6 +116,16 @@ pub fn configure(app: &mut ServiceConfig) {
             .route(web::get().to(health::figures))
             .route(web::head().to(health::figures))
             .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
+    )
+    .service(
+        web::resource("/")
+            .route(web::get().to(page::index))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/page/{file}")
+            .route(web::get().to(page::asset))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
     .default_service(web::to(nothing_here));

@@ -6,6 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
+use serde_json::value::RawValue;
 
 use super::{
     bookmark::{Bookmark, SingleRoom},
@@ -37,14 +38,19 @@ pub fn write_object(out: &mut BytesMut, delta: &Delta) {
         offset: u64,
         time: u64,
         id: &'a str,
-        data: &'a serde_json::value::RawValue,
+        /// The client that published it through its socket.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        info: Option<&'a RawValue>,
+        data: &'a RawValue,
     }
+    let Publication { data, info, .. } = delta.into();
     let object = Object {
         room: &delta.room,
         offset: delta.offset,
         time: delta.time,
         id: &delta.id,
-        data: Publication::from(delta).data,
+        info,
+        data,
     };
     serde_json::to_writer(out.writer(), &object)
         .expect("plain structs with string keys, written to memory");

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{self, Command, Output},
     sync::OnceLock,
@@ -30,7 +31,7 @@ impl Broker {
         };
         let (nodes, owner) = (nodes.to_string(), process::id().to_string());
         let options = ["--base-port", "auto", "--nodes", &nodes, "--owner", &owner];
-        let printed = broker.run("up", &options);
+        let printed = broker.run_again("up", &options);
         broker.urls = printed.lines().map(str::to_owned).collect();
         broker
     }
@@ -57,6 +58,15 @@ impl Broker {
         &self.urls[node - 1]
     }
 
+    /// Where the nodes listen, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let address = |url: &String| {
+            let (_, address) = url.rsplit_once('@').expect("it names a user");
+            address.parse().expect("it names an address and a port")
+        };
+        self.urls.iter().map(address)
+    }
+
     /// Has the nodes save which streams and quorum queues they have, to be done after a declaration
     /// and before a kill. They do it by themselves half a second late, and a node killed before
     /// that may never find them again.
@@ -76,12 +86,19 @@ impl Broker {
 
     /// Starts a killed node again with the data it has, and returns when it serves.
     pub fn restart(&self, node: usize) {
-        self.run("start", &[&node.to_string()]);
+        self.run_again("start", &[&node.to_string()]);
+    }
+
+    /// Starts several killed nodes at once, and returns when they serve.
+    pub fn restart_these(&self, nodes: &[usize]) {
+        let nodes: Vec<String> = nodes.iter().map(usize::to_string).collect();
+        let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+        self.run_again("start", &nodes);
     }
 
     /// Starts all nodes that were killed, at once, and returns when they serve.
     pub fn restart_all(&self) {
-        self.run("start", &["all"]);
+        self.run_again("start", &["all"]);
     }
 
     /// Freezes a node: its connections stay and it answers nothing.
@@ -100,9 +117,38 @@ impl Broker {
         self.run("alarm", &[if on { "on" } else { "off" }]);
     }
 
+    /// The node that leads most of the streams whose names begin so.
+    pub fn leader(&self, prefix: &str) -> usize {
+        let queues = self.ctl(&["list_queues", "--silent", "name", "leader"]);
+        let leads = |node: &usize| {
+            let leader = format!("rabbit{node}@");
+            let led = |line: &&str| line.starts_with(prefix) && line.contains(&leader);
+            queues.lines().filter(led).count()
+        };
+        let nodes = 1..=self.urls.len();
+        nodes.max_by_key(leads).expect("a cluster has nodes")
+    }
+
     /// What `rabbitmqctl` prints on the first node that runs.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         self.run("ctl", arguments)
+    }
+
+    /// The same for `rabbitmq-streams`.
+    pub fn streams(&self, arguments: &[&str]) -> String {
+        self.run("streams", arguments)
+    }
+
+    /// As [`Self::run`], for what can be done again: a node that fails to start on a busy machine
+    /// should fail nobody's test, but nobody should overlook it either.
+    fn run_again(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.try_run(command, arguments);
+        if output.status.success() {
+            return String::from_utf8(output.stdout).expect("the output is text");
+        }
+        let told = String::from_utf8_lossy(&output.stderr);
+        eprintln!("dev/cluster {command} {arguments:?} failed and is tried again: {told}");
+        self.run(command, arguments)
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> String {

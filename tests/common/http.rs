@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -53,6 +54,7 @@ impl Reply {
 pub struct Http {
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
+    patience: Duration,
 }
 
 impl Http {
@@ -60,7 +62,14 @@ impl Http {
         Self {
             address,
             connection: None,
+            patience: PATIENCE,
         }
+    }
+
+    /// Waits for each answer at most so long.
+    pub fn wait_at_most(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// One request; panics if there is no answer.
@@ -87,6 +96,8 @@ impl Http {
             Some(connection) => connection,
             None => BufReader::new(open(self.address)?),
         };
+        let stream = connection.get_ref();
+        stream.set_read_timeout(Some(self.patience))?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");

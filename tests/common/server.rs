@@ -124,8 +124,22 @@ impl Server {
 
     /// Asks the server to stop (SIGTERM), without waiting for it.
     pub fn ask_to_stop(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay and it does nothing.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let status = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args([signal, &self.pid().to_string()])
             .status()
             .expect("`kill` is installed");
         assert!(status.success(), "the server was not running any more");

@@ -1,7 +1,7 @@
 //! WebSocket frames as bytes, so that a test can send what no library would.
 
 use std::{
-    io::{self, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -93,6 +93,19 @@ impl Socket {
         socket.unwrap_or_else(|| panic!("refused: {} {}", reply.status, reply.text()))
     }
 
+    /// As [`Socket::open`], for a server that may be gone, going or frozen; waits at most so long.
+    pub fn try_open(address: SocketAddr, wait: Duration) -> io::Result<Self> {
+        let stream = http::open(address)?;
+        stream.set_read_timeout(Some(wait))?;
+        let mut stream = BufReader::new(stream);
+        let request = upgrade_request("GET", PATH, &[]);
+        stream.get_ref().write_all(&request)?;
+        match http::read_reply(&mut stream, false)?.status {
+            101 => Ok(Self { stream }),
+            status => Err(io::Error::other(format!("refused with {status}"))),
+        }
+    }
+
     /// Asks for an upgrade; the socket is there if the answer is 101.
     pub fn handshake(
         address: SocketAddr,
@@ -136,6 +149,23 @@ impl Socket {
     pub fn wait_at_most(&self, wait: Duration) {
         let stream = self.stream.get_ref();
         stream.set_read_timeout(Some(wait)).expect("not zero");
+    }
+
+    /// Whether a frame has begun to come within that time. A read that times out would lose the half
+    /// of a frame that it had.
+    pub fn frame_comes(&mut self, within: Duration) -> io::Result<bool> {
+        if !self.stream.buffer().is_empty() {
+            return Ok(true);
+        }
+        self.wait_at_most(within);
+        let begun = self.stream.fill_buf().map(<[u8]>::len);
+        self.wait_at_most(super::PATIENCE);
+        match begun {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) if is_timeout(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub fn try_read(&mut self) -> io::Result<Frame> {
@@ -200,6 +230,14 @@ impl Socket {
             other => panic!("waited for the end of the connection, got {other:?} {byte:?}"),
         }
     }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    // Which of the two is the system's choice.
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }
 
 /// Code and reason of a close frame. A reason that is empty or JSON would be misread by the

@@ -5,15 +5,28 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
+use crate::protocol::client_id;
+
 /// What the server is doing, for those who must know.
-#[derive(Default)]
 pub struct Life {
     /// Set until everything is read that is due before clients are taken.
     catching_up: AtomicBool,
     draining: AtomicBool,
     failed: AtomicBool,
     sessions: AtomicUsize,
-    last_session: AtomicU64,
+    next_session: AtomicU64,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            catching_up: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            sessions: AtomicUsize::new(0),
+            next_session: AtomicU64::new(client_id::first_session()),
+        }
+    }
 }
 
 impl Life {
@@ -65,7 +78,7 @@ impl Life {
             });
         admitted.ok().map(|_| Admission {
             life: self.clone(),
-            session: self.last_session.fetch_add(1, Ordering::Relaxed) + 1,
+            session: self.next_session.fetch_add(1, Ordering::Relaxed),
         })
     }
 }
@@ -77,7 +90,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Tells the session from all others of this server's life.
+    /// The session's number, which tells it from all others.
     pub fn session(&self) -> u64 {
         self.session
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
+    access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
     log::{KeptLog, OrderedLog, publishers::Publishers},
@@ -36,6 +37,7 @@ pub struct Services {
     pub dispatched: Vec<watch::Receiver<u64>>,
     pub metrics: Metrics,
     pub namespaces: Namespaces,
+    pub access: Access,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,

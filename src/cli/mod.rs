@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod completions;
+mod config;
 mod exit;
 mod history;
 mod man;
@@ -40,6 +41,8 @@ enum Command {
     History(history::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Check the configuration, or print all of it
+    Config(config::Flags),
     /// Write what lets a shell complete commands and flags
     Completions(completions::Flags),
     /// Write the manual pages
@@ -69,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
         Command::History(flags) => on_this_thread(history::run(flags)),
+        Command::Config(flags) => config::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),
         Command::Version => version::run(),

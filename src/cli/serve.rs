@@ -57,7 +57,7 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
         }
         info!(address = %format_args!("http://{address}"), dev, "accepting connections");
         if !dev {
-            warn!("nothing is open: without --dev nobody may subscribe or publish");
+            warn!("nobody may publish without --dev");
         }
         server.run(stop).await?;
         Ok(())

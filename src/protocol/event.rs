@@ -126,6 +126,7 @@ mod tests {
                 keyed: true,
                 data: Bytes::from_static(br#"{"n":12345678901234567890}"#),
                 info: Bytes::new(),
+                exclude: None,
             };
             write_delta(&mut out, &ids, &delta);
         }

@@ -4,6 +4,7 @@
 //! `centrifugal/centrifuge`. `docs/protocol.md` describes it with what this server makes of it.
 
 pub mod bookmark;
+pub mod client_id;
 pub mod codes;
 pub mod command;
 pub mod event;

@@ -90,7 +90,7 @@ fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admi
         ));
     }
     state.must_be_friendly(request.headers().get(header::ORIGIN))?;
-    state.must_be_open()?;
+    state.must_take_clients()?;
     actix_http::ws::verify_handshake(request.head())
         .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
     let protocol = sub_protocol(request)?;

@@ -9,7 +9,7 @@ use crate::{
     delta::{Delta, RoomName},
     protocol::{
         bookmark::SingleRoom,
-        event,
+        client_id, event,
         frame::{FRAME_TARGET_BYTES, FrameBuilder},
         reply::{self, ClientInfo},
     },
@@ -40,6 +40,8 @@ pub enum Op {
         deltas: u32,
         /// When the first of them was stamped, in ms since the Unix epoch; 0 if none is a delta.
         stamped: u64,
+        /// The session that is passed over.
+        except: Option<u64>,
     },
     /// For those who are attached and asked for it.
     Membership { frame: Bytes },
@@ -63,6 +65,8 @@ struct Burst {
     written: Written,
     deltas: u32,
     stamped: u64,
+    /// The session that does not get the burst.
+    except: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -107,6 +111,9 @@ impl Lanes {
     }
 
     pub fn write_delta(&mut self, format: Format, delta: &Delta) {
+        if format == Format::Frames {
+            self.begin_frame(delta.exclude.map(client_id::session_of));
+        }
         let burst = self.burst(format);
         if burst.deltas == 0 {
             burst.stamped = delta.time;
@@ -119,8 +126,9 @@ impl Lanes {
         self.seal_if_full(format);
     }
 
-    /// What is not stored is for those alone who can answer it in kind.
+    /// Those who read events are told only what they can come back to.
     pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
+        self.begin_frame(None);
         if let Written::Frame(frame) = &mut self.frames.written {
             reply::write_ephemeral(frame, room, data, info);
         }
@@ -135,6 +143,7 @@ impl Lanes {
                 frame,
                 deltas: std::mem::take(&mut burst.deltas),
                 stamped: std::mem::take(&mut burst.stamped),
+                except: burst.except.take(),
             };
             self.push_to_audience(format, &op);
         }
@@ -199,6 +208,15 @@ impl Lanes {
         }
     }
 
+    /// What is written next to the frame is for all but `except`, as the whole burst is. Who reads events has no id that
+    /// could be excepted.
+    fn begin_frame(&mut self, except: Option<u64>) {
+        if self.frames.except != except {
+            self.seal(Format::Frames);
+            self.frames.except = except;
+        }
+    }
+
     fn seal_if_full(&mut self, format: Format) {
         if self.burst(format).len() >= FRAME_TARGET_BYTES {
             self.seal(format);
@@ -219,6 +237,7 @@ impl Burst {
             written,
             deltas: 0,
             stamped: 0,
+            except: None,
         }
     }
 

@@ -16,6 +16,9 @@ pub const MAX_JSON_DEPTH: usize = 128;
 /// Positions stay below 2^53, so that a client whose numbers are doubles reads them exactly.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
+/// Longest idempotency key, in bytes.
+pub const MAX_KEY_BYTES: usize = 128;
+
 /// The namespace of a room whose name has no `:`.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -118,6 +121,12 @@ pub fn partition_of(room: &RoomName, partitions: u16) -> u16 {
     u16::try_from(hash % u32::from(partitions)).expect("a remainder is below its divisor")
 }
 
+/// Whether a text may be an idempotency key: 1 to [`MAX_KEY_BYTES`] visible ASCII characters.
+pub fn is_key(text: &str) -> bool {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible && (1..=MAX_KEY_BYTES).contains(&text.len())
+}
+
 /// Names the life of a log: positions of two epochs can't be compared. Never empty, never `_`: the client protocol
 /// gives both a meaning of their own ("any" and "invalidated").
 pub type Epoch = Arc<str>;
@@ -146,6 +155,32 @@ pub struct Delta {
     pub info: Bytes,
     /// The client that is not sent it live. History does not keep this, so that a replay leaves nothing out.
     pub exclude: Option<Uuid>,
+}
+
+/// Which deltas of a room are taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erasure {
+    /// The one at this offset.
+    One(u64),
+    /// All up to this offset.
+    Upto(u64),
+}
+
+impl Erasure {
+    pub fn covers(self, offset: u64) -> bool {
+        match self {
+            Self::One(erased) => offset == erased,
+            Self::Upto(last) => offset <= last,
+        }
+    }
+
+    /// The erasure as it is once it has its own place: what comes behind it is another matter.
+    pub fn placed_at(self, position: u64) -> Self {
+        match self {
+            Self::One(offset) => Self::One(offset),
+            Self::Upto(last) => Self::Upto(last.min(position)),
+        }
+    }
 }
 
 /// Why bytes are no delta.

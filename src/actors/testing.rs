@@ -17,12 +17,12 @@ use super::{
     dispatch::RoomDispatch,
     hub::{Hub, Hubs, LocalHub, SessionWire},
     registry::Registry,
-    room::{Deltas, Room, Subscribe},
+    room::{Deltas, Erase, Room, Subscribe},
 };
 use crate::{
     access::Access,
     config::{ClientPublish, Config, Namespace, RoomAccess},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -68,6 +68,10 @@ impl Dispatch for Hand {
         }
     }
 
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.0.pass(room, Erase(erasure));
+    }
+
     fn reset(&mut self) {}
 }
 
@@ -111,6 +115,7 @@ impl World {
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
+            ingress: None,
             namespaces: [("default", open), ("typing", typing)]
                 .into_iter()
                 .collect(),

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod connection;
+pub mod erase;
 pub mod error;
 pub mod events;
 pub mod health;
@@ -11,5 +12,6 @@ pub mod polling;
 pub mod publish;
 pub mod query;
 pub mod reading;
+pub mod rooms;
 pub mod routes;
 pub mod websocket;

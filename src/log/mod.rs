@@ -6,6 +6,7 @@ pub mod pipeline;
 pub mod publisher;
 pub mod publishers;
 pub mod record;
+pub mod tenure;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,9 +17,9 @@ use self::{
     publisher::Source,
     record::{Entry, Heartbeat, Identity},
 };
-use crate::delta::{Epoch, RoomName};
+use crate::delta::{Epoch, Erasure, RoomName};
 
-/// What a producer appends: a delta that has no position yet.
+/// What a producer appends: a delta that has no position yet, or an erasure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub room: RoomName,
@@ -34,6 +35,8 @@ pub struct Record {
     pub info: Bytes,
     /// The client that is not sent it live.
     pub exclude: Option<Uuid>,
+    /// What the record takes back; then it is no delta, and has neither body nor id.
+    pub erases: Option<Erasure>,
     /// Which life of which producer made the record.
     pub producer: u128,
     /// Numbers the records of one producer from 1 without a gap.
@@ -56,7 +59,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The delta that this is, behind its position.
+    /// The delta or the erasure that this is, behind its position.
     pub fn delta(&self) -> Option<(u64, &Record)> {
         match self {
             Self::Entry {
@@ -122,6 +125,9 @@ pub trait KeptLog: Send + Sync {
     /// the life before has ended, or after the reader has lost some of what it had. What was taken and is not in the
     /// log yet is dropped. A log whose life has ended takes nothing until then.
     fn resume(&self, epoch: &Epoch, place: Option<Place>);
+
+    /// As [`OrderedLog::publish`], with other entries than this reader's own deltas.
+    fn append(&self, entries: Vec<Entry>) -> Result<(), NotTaken>;
 
     /// Whether the record is in the log for good, though it may not be read back yet.
     fn has_confirmed(&self, source: Source) -> bool;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::{answers::Answers, lanes::Lanes, tail::Tail};
 use crate::{
-    delta::{Delta, Epoch, RoomName},
+    delta::{Delta, Epoch, Erasure, RoomName},
     protocol::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
@@ -113,6 +113,8 @@ enum Phase {
 struct Replay {
     /// Everything up to here was sent, or is known to the client.
     cursor: u64,
+    /// The erasures that the page under way is without.
+    erased: u64,
     /// The reply to the subscribe is still owed; it carries the first page.
     unanswered: Option<u32>,
     /// It comes back to a position. Else it asks for what is kept, and nothing can be missing.
@@ -197,6 +199,11 @@ impl Sequence {
         }
     }
 
+    /// Something was taken back, and is not in history any more. Who has not been sent it yet never is.
+    pub fn erase(&mut self, erasure: Erasure) {
+        self.tail.erase(erasure);
+    }
+
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
         if self.lanes.have_audience(Format::Frames) {
@@ -224,6 +231,7 @@ impl Sequence {
         let replay = |cursor, recovers| {
             Box::new(Replay {
                 cursor,
+                erased: 0,
                 unanswered: Some(join.command),
                 recovers,
                 must_recover: join.must_recover,
@@ -279,9 +287,9 @@ impl Sequence {
 
     /// The wire of `sub` can take a page.
     pub fn credit(&mut self, sub: SubId) -> Option<Wait> {
-        let Some(Phase::Replaying(replay)) = self.phase(sub) else {
-            return None;
-        };
+        let erased = self.tail.erased();
+        let replay = self.replay_mut(sub)?;
+        replay.erased = erased;
         let after = replay.cursor;
         if self.tail.reaches(after) {
             let page = PageRead {
@@ -291,11 +299,8 @@ impl Sequence {
             };
             return self.page_read(sub, after, page);
         }
-        Some(Wait::Page {
-            sub,
-            after,
-            upto: self.position,
-        })
+        let upto = self.position;
+        Some(Wait::Page { sub, after, upto })
     }
 
     /// A page came from history: the deltas from the cursor to `upto`. Returns what is needed next.
@@ -303,6 +308,7 @@ impl Sequence {
         let Some(Phase::Replaying(replay)) = self.phase(sub) else {
             return None;
         };
+        let erased = replay.erased;
         let asks_for_kept = !replay.recovers && replay.unanswered.is_some();
         if page.floor > replay.cursor && !asks_for_kept {
             self.overtaken(sub);
@@ -313,6 +319,11 @@ impl Sequence {
             Some(last) if page.more => last.offset,
             _ => upto,
         };
+        // Read before they were erased, perhaps.
+        let Some(erasures) = self.tail.erasures_since(erased) else {
+            return self.credit(sub);
+        };
+        erasures.for_each(|erasure| deltas.retain(|delta| !erasure.covers(delta.offset)));
         if !page.more && self.tail.reaches(cursor) {
             deltas.extend(self.tail.behind(cursor).cloned());
             cursor = self.position;

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use actix_web::{HttpResponse, http::header};
 use bytes::Bytes;
+use serde_json::Value;
 use utoipa::{
     IntoParams, OpenApi, PartialSchema,
     openapi::{
@@ -18,7 +19,7 @@ use utoipa::{
 };
 
 use self::problems::Problems;
-use super::{health, history, publish, rooms};
+use super::{erase, health, history, publish, rooms};
 
 /// What the page may load: its style.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -35,6 +36,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; for
     paths(
         publish::one,
         publish::batch,
+        erase::one,
+        erase::all,
         history::deltas,
         rooms::list,
         health::live,
@@ -56,10 +59,31 @@ struct Api;
 /// The document as it is sent, and the page.
 static DOCUMENT: LazyLock<(Bytes, Bytes)> = LazyLock::new(|| {
     let api = Api::openapi();
-    let json = serde_json::to_value(&api).expect("a description is text, numbers and maps");
+    let mut json = serde_json::to_value(&api).expect("a description is text, numbers and maps");
+    for item in json["paths"].as_object_mut().into_iter().flatten() {
+        for operation in item.1.as_object_mut().into_iter().flatten() {
+            let parameters = operation.1.get_mut("parameters");
+            let parameters = parameters.and_then(Value::as_array_mut);
+            for parameter in parameters.into_iter().flatten() {
+                without_null(&mut parameter["schema"]);
+            }
+        }
+    }
     let page = html::page(&json);
     (json.to_string().into(), page.into())
 });
+
+/// A parameter may be left out, and is never null.
+fn without_null(schema: &mut Value) {
+    if let Some(Value::Array(types)) = schema.get("type") {
+        let present = types.iter().find(|name| *name != "null");
+        schema["type"] = present.cloned().unwrap_or_default();
+    }
+    if let Some(Value::Array(forms)) = schema.get("oneOf") {
+        let present = forms.iter().find(|form| form["type"] != "null");
+        *schema = present.cloned().unwrap_or_default();
+    }
+}
 
 /// The room in a path.
 pub struct RoomParameter;

@@ -22,7 +22,7 @@ use super::{
     error::Problem,
     openapi::{
         RoomParameter,
-        forms::{BatchForm, ClientForm, PlacementForm, ProblemForm},
+        forms::{BatchForm, ClientForm, PlacementForm, ResultForm},
     },
     query::Parameters,
     routes::State,
@@ -59,12 +59,10 @@ pub struct IdOnly<'a> {
 }
 
 /// One entry of the answer to a batch.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 #[serde(untagged)]
-#[schema(as = BatchResult)]
 enum Entry<'a> {
     Placed {
-        /// 201, or 200 for a key that was used before.
         status: u16,
         #[serde(flatten)]
         receipt: Receipt<'a>,
@@ -73,7 +71,6 @@ enum Entry<'a> {
         status: u16,
         id: &'a str,
     },
-    #[schema(value_type = ProblemForm)]
     Refused(&'a Problem),
 }
 
@@ -88,6 +85,7 @@ enum Outcome {
 #[schema(as = BatchResults)]
 struct Answer<'a> {
     /// One for each entry, in their order.
+    #[schema(value_type = Vec<ResultForm>)]
     results: Vec<Entry<'a>>,
 }
 

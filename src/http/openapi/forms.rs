@@ -4,8 +4,8 @@ use serde_json::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Type,
-        schema::{AnyOfBuilder, Schema},
+        AllOfBuilder, ArrayBuilder, ObjectBuilder, Ref, RefOr, Type,
+        schema::{AnyOfBuilder, Schema, SchemaFormat},
     },
 };
 
@@ -48,10 +48,9 @@ pub struct ClientForm;
 impl ToSchema for ClientForm {}
 impl PartialSchema for ClientForm {
     fn schema() -> RefOr<Schema> {
-        let id = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .pattern(Some(id))
+            .format(Some(SchemaFormat::Custom("uuid".to_owned())))
             .into()
     }
 }
@@ -62,9 +61,37 @@ pub struct PlacementForm;
 impl ToSchema for PlacementForm {}
 impl PartialSchema for PlacementForm {
     fn schema() -> RefOr<Schema> {
-        OneOfBuilder::new()
+        AnyOfBuilder::new()
             .item(Ref::from_schema_name("Receipt"))
             .item(Ref::from_schema_name("IdOnly"))
+            .into()
+    }
+}
+
+/// What became of an entry of a batch: a place with 200 or 201, an id with 202, or a problem.
+pub struct ResultForm;
+
+impl ToSchema for ResultForm {}
+impl PartialSchema for ResultForm {
+    fn schema() -> RefOr<Schema> {
+        let status = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(200))
+            .maximum(Some(202));
+        let status = ObjectBuilder::new()
+            .property("status", status)
+            .required("status")
+            .build();
+        let placed = AllOfBuilder::new()
+            .item(Ref::from_schema_name("Receipt"))
+            .item(status.clone());
+        let unplaced = AllOfBuilder::new()
+            .item(Ref::from_schema_name("IdOnly"))
+            .item(status);
+        AnyOfBuilder::new()
+            .item(placed)
+            .item(unplaced)
+            .item(Ref::from_schema_name("Problem"))
             .into()
     }
 }

@@ -1,5 +1,4 @@
 use super::*;
-use serde_json::Value;
 
 fn api() -> Value {
     let (json, _) = &*DOCUMENT;
@@ -54,6 +53,10 @@ fn every_operation_says_what_it_is_for_and_how_it_fails() {
             assert_eq!(example["type"], "urn:roomwire:problem:internal", "{name}");
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{name}: {parameter}");
+                assert!(
+                    parameter["schema"]["type"].is_string(),
+                    "{name}: {parameter}"
+                );
             }
         }
     }

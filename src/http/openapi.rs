@@ -19,7 +19,7 @@ use utoipa::{
 };
 
 use self::problems::Problems;
-use super::{erase, health, history, publish, rooms};
+use super::{erase, events, health, history, polling, publish, rooms};
 
 /// What the page may load: its style.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -39,6 +39,9 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; for
         erase::one,
         erase::all,
         history::deltas,
+        polling::several,
+        events::one,
+        events::several,
         rooms::list,
         health::live,
         health::ready,

@@ -5,7 +5,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         AllOfBuilder, ArrayBuilder, ObjectBuilder, Ref, RefOr, Type,
-        schema::{AnyOfBuilder, Schema, SchemaFormat},
+        schema::{AnyOfBuilder, Schema, SchemaFormat, SchemaType},
     },
 };
 
@@ -103,12 +103,47 @@ impl ToSchema for BatchForm {}
 impl PartialSchema for BatchForm {
     fn schema() -> RefOr<Schema> {
         let other = ObjectBuilder::new()
-            .schema_type(utoipa::openapi::schema::SchemaType::AnyValue)
+            .schema_type(SchemaType::AnyValue)
             .description(Some("Anything else is refused by itself."));
         let entry = AnyOfBuilder::new()
             .item(Ref::from_schema_name("BatchEntry"))
             .item(other);
         ArrayBuilder::new().items(entry).into()
+    }
+}
+
+/// What a poll of several rooms has found.
+pub struct PollForm;
+
+impl ToSchema for PollForm {}
+impl PartialSchema for PollForm {
+    fn schema() -> RefOr<Schema> {
+        let whole = || {
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .minimum(Some(0))
+        };
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let any = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        let mut delta = ObjectBuilder::new()
+            .property("room", text())
+            .property("offset", whole())
+            .property("time", whole())
+            .property("id", text())
+            .property("data", any);
+        for name in ["room", "offset", "time", "id", "data"] {
+            delta = delta.required(name);
+        }
+        let more = ObjectBuilder::new().schema_type(Type::Boolean);
+        let mut poll = ObjectBuilder::new()
+            .property("deltas", ArrayBuilder::new().items(delta))
+            .property("reload", ArrayBuilder::new().items(text()))
+            .property("more", more)
+            .property("position", text());
+        for name in ["deltas", "reload", "more", "position"] {
+            poll = poll.required(name);
+        }
+        poll.into()
     }
 }
 

@@ -10,6 +10,7 @@ mod moment;
 mod patience;
 mod print;
 mod publish;
+mod rejected;
 mod serve;
 mod tail;
 mod version;
@@ -41,6 +42,8 @@ enum Command {
     History(history::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Look at messages of other producers that were no deltas, put them back or delete them
+    Rejected(rejected::Flags),
     /// Check the configuration, or print all of it
     Config(config::Flags),
     /// Write what lets a shell complete commands and flags
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
         Command::History(flags) => on_this_thread(history::run(flags)),
+        Command::Rejected(flags) => on_this_thread(rejected::run(flags)),
         Command::Config(flags) => config::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     common::{Broker, Server, eventually},
-    world::{Message, Producer, await_history, config, instance},
+    world::{Message, Producer, await_history, await_ready, config, instance},
 };
 
 struct Cli<'a> {
@@ -120,6 +120,7 @@ fn rejected_messages_are_listed_put_back_and_dropped() {
     server.stop();
     server.configure(&format!("{}[namespaces.new]\n", config(url, &prefix)));
     server.restart();
+    await_ready(&server);
     assert_eq!(
         cli.out(&["retry", "--code", "unknown-namespace"]),
         "put back 2 messages\n"
@@ -166,10 +167,47 @@ fn what_can_not_be_done_is_told_with_what_to_do() {
         "{told}"
     );
     assert!(!told.contains("s3cret"), "{told}");
+    assert_eq!(away.run(&["list"]).status.code(), Some(4));
     let which = Cli {
         url: broker.url(1),
         prefix: "p",
     }
     .run(&["drop"]);
     assert_eq!(which.status.code(), Some(2));
+}
+
+#[test]
+fn each_role_does_with_no_more_rights_than_the_manual_gives_it() {
+    let broker = Broker::shared();
+    let prefix = Broker::unique_prefix();
+    let user_with = |role: &str, configure: &str, write: &str, read: &str| {
+        let user = format!("{role}-{prefix}");
+        broker.ctl(&["add_user", &user, "s3cret"]);
+        broker.ctl(&["set_permissions", &user, configure, write, read]);
+        let (_, host) = broker.url(1).split_once('@').unwrap();
+        format!("amqp://{user}:s3cret@{host}")
+    };
+    let of = |names: &str| format!("^{prefix}\\.{names}$");
+    // Somebody has set up everything; from then on a server makes nothing.
+    drop(instance(broker.url(1), &prefix));
+    let (read, write) = (of("(meta|log\\..*|ingress)"), of("log"));
+    let server = instance(&user_with("server", "^$", &write, &read), &prefix);
+    let producer = user_with("producer", "^$", &of("in"), "^$");
+    let producer = Producer::connect(&producer, &prefix);
+    producer.delta("lobby", "1");
+    producer.delta("lobby", "no JSON");
+    await_history(&server, "lobby", &["1".into()]);
+    await_rejected(&server, 1);
+    let caretaker = user_with("caretaker", "^$", &of("in"), &of("rejected"));
+    let cli = Cli {
+        url: &caretaker,
+        prefix: &prefix,
+    };
+    assert_eq!(cli.list().len(), 1);
+    assert_eq!(cli.out(&["retry", "--all"]), "put back 1 message\n");
+    await_rejected(&server, 2);
+    assert_eq!(cli.out(&["drop", "--all", "--yes"]), "deleted 1 message\n");
+    for role in ["server", "producer", "caretaker"] {
+        broker.ctl(&["delete_user", &format!("{role}-{prefix}")]);
+    }
 }

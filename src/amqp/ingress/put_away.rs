@@ -18,7 +18,7 @@ use super::{
     session::Fault,
 };
 use crate::amqp::{
-    connection::{ConnectError, Connector},
+    connection::{ConnectError, Connector, reply},
     topology::{Topology, is_missing},
 };
 
@@ -40,6 +40,26 @@ pub enum PutAwayError {
     NoAnswer,
     #[error("a message was not put back: {0}")]
     NotPutBack(Fault),
+}
+
+impl PutAwayError {
+    /// Whether the broker refuses the user.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_refused(),
+            Self::Broker(error) => matches!(reply(error), Some((403, _))),
+            _ => false,
+        }
+    }
+
+    /// Whether trying again won't help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_permanent(),
+            Self::NoQueue { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A connection to the queue. What it has given and was not told to put back or drop is in the

@@ -124,7 +124,7 @@ impl Server {
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
             metrics: Metrics::new(),
             namespaces: config.namespaces,
-            access: Access::open(&config.access, config.server.dev)?,
+            access: Access::open(&config.access, &config.keys, config.server.dev)?,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,

@@ -81,9 +81,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// `token` is what the client showed with its handshake.
     pub fn new(
         id: u64,
         transport: Transport,
+        token: Option<Box<str>>,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
@@ -97,7 +99,7 @@ impl Session {
         };
         Self {
             id,
-            core: protocol::Session::new(client, settings),
+            core: protocol::Session::new(client, token, settings),
             wire,
             hub,
             services,

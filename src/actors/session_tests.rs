@@ -72,6 +72,7 @@ impl Client {
         let session = Session::new(
             1,
             Transport::WebSocket,
+            None,
             wire.clone(),
             world.hub.clone(),
             world.services.clone(),

@@ -4,6 +4,7 @@ pub mod bench;
 mod completions;
 mod exit;
 mod history;
+mod key;
 mod man;
 mod moment;
 mod patience;
@@ -11,6 +12,7 @@ mod print;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 mod version;
 
 use std::{future::Future, process::ExitCode};
@@ -18,7 +20,7 @@ use std::{future::Future, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::exit::Exit;
-use crate::client::address::ServerUrl;
+use crate::client::address::{Credentials, ServerUrl};
 
 #[derive(Parser)]
 #[command(name = "roomwire", version, about, after_help = exit::HELP)]
@@ -40,6 +42,10 @@ enum Command {
     History(history::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Make API keys
+    Key(key::Flags),
+    /// Make a client's token, for trying
+    Token(token::Flags),
     /// Write what lets a shell complete commands and flags
     Completions(completions::Flags),
     /// Write the manual pages
@@ -59,6 +65,42 @@ struct ServerFlags {
         default_value = "http://127.0.0.1:8080"
     )]
     url: ServerUrl,
+    /// An API key, to publish and to read histories with
+    #[arg(long, value_name = "KEY", env = "ROOMWIRE_KEY", hide_env_values = true)]
+    #[arg(value_parser = visible)]
+    api_key: Option<String>,
+    /// A client's token, to follow rooms and, without an API key, to read histories with
+    #[arg(
+        long,
+        value_name = "JWT",
+        env = "ROOMWIRE_TOKEN",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = visible)]
+    token: Option<String>,
+}
+
+impl ServerFlags {
+    /// The server, with what it is to be shown.
+    fn server(&self) -> ServerUrl {
+        self.at(&self.url)
+    }
+
+    /// Another server of the same cluster.
+    fn at(&self, url: &ServerUrl) -> ServerUrl {
+        url.clone().with(Credentials {
+            key: self.api_key.clone(),
+            token: self.token.clone(),
+        })
+    }
+}
+
+/// What stands in a header as it is. The text is not repeated: it is a secret.
+fn visible(text: &str) -> Result<String, &'static str> {
+    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible
+        .then(|| text.to_owned())
+        .ok_or("it takes visible ASCII characters")
 }
 
 /// Runs the command that the process was started with.
@@ -69,6 +111,8 @@ pub fn run() -> ExitCode {
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
         Command::History(flags) => on_this_thread(history::run(flags)),
+        Command::Key(flags) => key::run(&flags),
+        Command::Token(flags) => token::run(flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),
         Command::Version => version::run(),

@@ -59,7 +59,7 @@ pub async fn run(mut flags: Flags) -> anyhow::Result<()> {
     let out = io::stdout();
     let form = Form::fitting(&out, flags.json);
     let printer = Printer::new(out, form);
-    let mut tail = Tail::new(flags.server.url, flags.rooms, printer);
+    let mut tail = Tail::new(flags.server.server(), flags.rooms, printer);
     tokio::select! {
         result = tail.run() => result,
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),

@@ -81,9 +81,9 @@ pub async fn deltas(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let reader = state.reader(request.headers())?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
-    let room = state.room(&room)?;
+    let room = state.readable(&reader, &room)?;
     let question = question(&parameters)?;
     let history = state.services.history.clone();
     let epoch = history.epoch(&room);

@@ -1,5 +1,6 @@
 //! What Roomwire answers over HTTP, and the way from an HTTP connection to a session.
 
+mod credentials;
 pub mod error;
 pub mod health;
 pub mod history;

@@ -32,6 +32,7 @@ use futures_util::SinkExt;
 
 use self::{pump::Pump, wire::SocketWire};
 use super::{
+    credentials,
     error::Problem,
     routes::{State, WEBSOCKET_PATH},
 };
@@ -74,10 +75,12 @@ pub async fn upgrade(
     let limits = &state.services.limits;
     let wire = Rc::new(SocketWire::new(io, limits.max_outbox_bytes));
     let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
+    let token = credentials::token(request.headers(), state.services.access.cookie());
     let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let session = Session::new(
         id,
         Transport::WebSocket,
+        token,
         wire,
         hub,
         state.services.clone(),

@@ -5,7 +5,11 @@ mod access;
 #[path = "cli/command.rs"]
 mod command;
 mod common;
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/history.rs"]
 mod history;
 #[path = "cli/manual.rs"]
 mod manual;
+#[path = "cli/tail.rs"]
+mod tail;

@@ -9,7 +9,7 @@ use crate::{
     access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
-    log::{KeptLog, OrderedLog, publishers::Publishers},
+    log::{KeptLog, OrderedLog, publishers::Publishers, tenure::status::Status},
     metrics::Metrics,
     rooms::history::History,
 };
@@ -34,6 +34,8 @@ pub struct Services {
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
     pub metrics: Metrics,
+    /// How taking in what other producers publish is doing; none without a shared log.
+    pub ingress: Option<Arc<Status>>,
     pub namespaces: Namespaces,
     pub access: Access,
     pub limits: Limits,

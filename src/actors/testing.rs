@@ -111,6 +111,7 @@ impl World {
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
+            ingress: None,
             namespaces: [("default", open), ("typing", typing)]
                 .into_iter()
                 .collect(),

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod completions;
+mod config;
 mod exit;
 mod history;
 mod key;
@@ -46,6 +47,8 @@ enum Command {
     Key(key::Flags),
     /// Make a client's token, for trying
     Token(token::Flags),
+    /// Check the configuration, or print all of it
+    Config(config::Flags),
     /// Write what lets a shell complete commands and flags
     Completions(completions::Flags),
     /// Write the manual pages
@@ -113,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::History(flags) => on_this_thread(history::run(flags)),
         Command::Key(flags) => key::run(&flags),
         Command::Token(flags) => token::run(flags),
+        Command::Config(flags) => config::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),
         Command::Version => version::run(),

@@ -1,6 +1,6 @@
 //! Where a server is.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use awc::http::Uri;
 
@@ -14,7 +14,8 @@ pub struct ServerUrl {
     port: u16,
     /// What a proxy puts before every path; empty or `/prefix`.
     prefix: String,
-    credentials: Credentials,
+    /// Shared, as errors carry addresses.
+    credentials: Arc<Credentials>,
 }
 
 /// What a client shows to a server. Never printed.
@@ -47,14 +48,14 @@ impl ServerUrl {
     /// The same server, which is shown these from now on.
     pub fn with(self, credentials: Credentials) -> Self {
         Self {
-            credentials,
+            credentials: Arc::new(credentials),
             ..self
         }
     }
 
     /// What to show with an HTTP request.
     pub fn bearer(&self) -> Option<&str> {
-        let Credentials { key, token } = &self.credentials;
+        let Credentials { key, token } = &*self.credentials;
         key.as_deref().or(token.as_deref())
     }
 
@@ -108,7 +109,7 @@ impl FromStr for ServerUrl {
             host: host.trim_matches(['[', ']']).to_owned(),
             port: uri.port_u16().unwrap_or(80),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            credentials: Credentials::default(),
+            credentials: Arc::default(),
         })
     }
 }

@@ -39,6 +39,7 @@ pub use self::{
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
     publish::Publish,
+    reader::Shown,
     rooms::Rooms,
     server::Server,
     storage::Storage,
@@ -65,6 +66,13 @@ impl Config {
     /// Reads the flags, this process's environment and the configuration file.
     pub fn load(flags: &ServeFlags) -> Result<Self, ConfigError> {
         Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
+    }
+
+    /// Every setting, as [`Config::load`] would read it.
+    pub fn explain(flags: &ServeFlags) -> Result<Vec<Shown>, ConfigError> {
+        let layers = layers::merge(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))?;
+        let (_, settings) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(settings.into_iter().map(Shown::from).collect())
     }
 
     fn from_sources(

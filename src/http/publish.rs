@@ -21,12 +21,10 @@ use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
     access::caller::Caller,
     config::Scope,
-    delta::{Epoch, RoomName, compact_json},
+    delta::{Epoch, RoomName, compact_json, is_key},
     log::publisher::{NewDelta, PublishError, Published},
     metrics::Intake,
 };
-
-const MAX_KEY_BYTES: usize = 128;
 
 /// Where a delta is.
 #[derive(Serialize)]
@@ -315,11 +313,9 @@ fn client_id(text: &str) -> Result<Uuid, Problem> {
 }
 
 fn checked_key(key: &str) -> Result<Arc<str>, Problem> {
-    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible && (1..=MAX_KEY_BYTES).contains(&key.len()) {
-        Ok(key.into())
-    } else {
-        Err(Problem::bad_idempotency_key(key))
+    match is_key(key) {
+        true => Ok(key.into()),
+        false => Err(Problem::bad_idempotency_key(key)),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `roomwire` as a child process.
 
 use std::{
-    io::Write,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     thread,
 };
 
-use crate::common::Server;
+use crate::common::{PATIENCE, Server};
 
 /// One call of `roomwire`, in an environment without settings.
 pub struct Call(Command);
@@ -32,6 +33,27 @@ impl Call {
         self
     }
 
+    /// Starts it, to be read while it runs.
+    pub fn start(mut self) -> Running {
+        let mut child = self
+            .0
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Running { child, lines }
+    }
+
     pub fn run(self) -> Ran {
         self.fed("")
     }
@@ -52,6 +74,28 @@ impl Call {
         let output = child.wait_with_output().expect("it is our child");
         feeding.join().expect("writing does not panic");
         Ran(output)
+    }
+}
+
+/// A call that goes on; killed when it is dropped.
+pub struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    /// The next line that it prints.
+    pub fn line(&self) -> String {
+        let line = self.lines.recv_timeout(PATIENCE);
+        line.expect("the command prints another line")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

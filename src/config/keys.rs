@@ -9,7 +9,7 @@ pub enum Scope {
     Publish,
     /// Read rooms over HTTP.
     Read,
-    /// End sessions and subscriptions.
+    /// Erase deltas.
     Admin,
 }
 

@@ -1,6 +1,7 @@
 //! What Roomwire answers over HTTP, and the way from an HTTP connection to a session.
 
 mod credentials;
+pub mod erase;
 pub mod error;
 pub mod health;
 pub mod history;

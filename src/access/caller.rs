@@ -1,6 +1,6 @@
 //! Who sends an HTTP request, and what it may do. The same rules as for sockets, in the same [`rules`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Access, Client, Unwelcome, api_key::ApiKey, rules, token::TokenError};
 use crate::{
@@ -110,11 +110,13 @@ impl Caller {
         }
     }
 
-    /// When a client's token ends, in seconds since the Unix epoch.
-    pub fn expires(&self) -> Option<u64> {
+    /// For how long a client's token counts; `None` is for ever. `now` is in seconds since the Unix epoch.
+    pub fn lasts(&self, now: u64) -> Option<Duration> {
         match self {
-            Self::Client(client) => client.expires,
-            Self::Anybody | Self::Key(_) => None,
+            Self::Client(Client {
+                expires: Some(end), ..
+            }) => Some(Duration::from_secs(end.saturating_sub(now))),
+            _ => None,
         }
     }
 }

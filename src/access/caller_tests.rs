@@ -139,7 +139,7 @@ fn an_expired_token_is_refused_as_such() {
     }
     let lasting = token(&json!({"exp": NOW + 60}));
     let caller = access(false).reader(cookie(&lasting), NOW).unwrap();
-    assert_eq!(caller.expires(), Some(NOW + 60));
+    assert_eq!(caller.lasts(NOW), Some(Duration::from_secs(60)));
 }
 
 /// Whether a socket with this token may subscribe to the room.

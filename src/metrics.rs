@@ -26,10 +26,20 @@
 //! | `roomwire_log_lag_seconds{partition}` | gauge, seconds | how far the server is behind a shared log |
 //! | `roomwire_log_confirms_total{partition}` | counter | entries that a shared log has confirmed |
 //! | `roomwire_log_confirm_seconds_total{partition}` | counter, seconds | sum of the times that confirms took |
+//! | `roomwire_presence_instances` | gauge | other servers that are known to live |
+//! | `roomwire_presence_events_due` | gauge | events that the backend is not known to have been told |
+//! | `roomwire_presence_events_total` | counter | events that the broker has confirmed to this server |
+//! | `roomwire_presence_dropped_total{what}` | counter | pushes, events and ephemeral messages that were given up |
+//! | `roomwire_bus_connected` | gauge, 0 or 1 | whether messages of other servers come |
+//! | `roomwire_bus_lost_connections_total` | counter | connections to other servers that were lost |
+//! | `roomwire_bus_unreadable_total` | counter | messages of other servers that can't be read |
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
+
+mod presence;
 
 use std::time::Duration;
 
+use self::presence::PresenceFigures;
 use crate::{
     log::{LogStatus, publisher::PublishError},
     rooms::sequence::Tally,
@@ -130,6 +140,7 @@ pub struct Metrics {
     publish_seconds: Histogram,
     delivery_seconds: Histogram,
     log: LogFigures,
+    presence: PresenceFigures,
 }
 
 /// By partition; nothing is shown of an embedded log.
@@ -264,6 +275,7 @@ impl Metrics {
                 &DELIVERY_BUCKETS,
             ),
             log: LogFigures::new(on),
+            presence: PresenceFigures::new(on),
             registry,
         }
     }
@@ -366,6 +378,11 @@ impl Metrics {
         self.replay_hits.inc_by(tally.replay_hits);
         self.replay_misses.inc_by(tally.replay_misses);
         self.replayed_deltas.inc_by(tally.replayed_deltas);
+    }
+
+    /// Those of presence and of the way to other servers.
+    pub fn presence(&self) -> &PresenceFigures {
+        &self.presence
     }
 
     pub fn publish_took(&self, time: Duration) {

@@ -2,6 +2,7 @@
 
 mod catching_up;
 mod logs;
+mod presence;
 
 use std::{
     io,
@@ -27,6 +28,7 @@ use crate::{
         dispatch::RoomDispatch,
         hub::{Hub, Hubs},
         life::Life,
+        presence::Presence,
         registry::Registry,
     },
     amqp,
@@ -119,6 +121,11 @@ impl Server {
             registry,
             hubs: Hubs::default(),
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
+            presence: Presence::new(
+                presence::settings(&config, shared),
+                config.namespaces.clone(),
+            ),
+            others: None,
             metrics: Metrics::new(),
             namespaces: config.namespaces,
             limits: config.limits,
@@ -136,6 +143,7 @@ impl Server {
         if shared {
             actix_rt::spawn(catching_up::run(services.clone(), life.clone()));
         }
+        actix_rt::spawn(presence::run(services.clone()));
         let state = Arc::new(State {
             services: services.clone(),
             life: life.clone(),

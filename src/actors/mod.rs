@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
 pub mod dispatch;
 pub mod hub;
 pub mod life;
+pub mod presence;
 pub mod registry;
 pub mod room;
 pub mod session;
@@ -32,11 +34,30 @@ pub struct Services {
     pub hubs: hub::Hubs,
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
+    pub presence: presence::Presence,
+    /// The way to the other servers, if there may be any.
+    pub others: Option<Box<dyn Others>>,
     pub metrics: Metrics,
     pub namespaces: Namespaces,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,
+}
+
+/// The way to the other servers of a cluster, for what may be lost.
+pub trait Others: Send + Sync {
+    /// Sends a message that all of them hear, this one among them; never waits. Whether it was taken: it is not while
+    /// there is no way, or too much waits.
+    fn tell(&self, topic: Topic, body: Bytes) -> bool;
+}
+
+/// What a message between servers is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// Who is where.
+    Presence,
+    /// What a client said to a room, and is not stored.
+    Ephemeral,
 }
 
 /// How far the server has read a partition of a shared log.

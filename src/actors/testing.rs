@@ -16,11 +16,12 @@ use super::{
     Services,
     dispatch::RoomDispatch,
     hub::{Hub, Hubs, LocalHub, SessionWire},
+    presence::Presence,
     registry::Registry,
     room::{Deltas, Room, Subscribe},
 };
 use crate::{
-    config::{ClientPublish, Config, Namespace},
+    config::{ClientPublish, Config, Namespace, Namespaces},
     delta::{Delta, RoomName},
     log::{
         Next, OrderedLog,
@@ -30,6 +31,7 @@ use crate::{
         publishers::Publishers,
     },
     metrics::Metrics,
+    presence::core::Settings,
     protocol::{codes::Disconnect, session::Recover},
     rooms::{
         retention::Retention,
@@ -47,6 +49,15 @@ const FOREVER: Retention = Retention {
     size: u64::MAX,
     ttl_ms: u64::MAX,
     bytes: u64::MAX,
+};
+
+/// Nobody is missed before they are.
+const PRESENCE: Settings = Settings {
+    grace: 0,
+    max_members: 100,
+    beat: 1_000,
+    user_events: false,
+    shared: false,
 };
 
 pub struct World {
@@ -97,6 +108,14 @@ impl World {
             client_publish_rate: 1,
             ..Namespace::default()
         };
+        let people = Namespace {
+            presence: true,
+            join_leave: true,
+            ..Namespace::default()
+        };
+        let namespaces: Namespaces = [("typing", typing), ("people", people)]
+            .into_iter()
+            .collect();
         let config = Config::default();
         let services = Arc::new(Services {
             history,
@@ -105,8 +124,10 @@ impl World {
             registry,
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
+            presence: Presence::new(PRESENCE, namespaces.clone()),
+            others: None,
             metrics: Metrics::new(),
-            namespaces: [("typing", typing)].into_iter().collect(),
+            namespaces,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,
@@ -180,6 +201,7 @@ pub fn fresh(session: u64) -> Join {
         recover: None,
         must_recover: false,
         join_leave: false,
+        is_named: false,
         info: None,
     }
 }

@@ -13,6 +13,7 @@ mod layers;
 mod limits;
 mod log;
 mod namespaces;
+mod presence;
 mod publish;
 mod reader;
 mod rooms;
@@ -34,6 +35,7 @@ pub use self::{
     limits::Limits,
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
+    presence::Presence,
     publish::Publish,
     rooms::Rooms,
     server::Server,
@@ -50,6 +52,7 @@ pub struct Config {
     pub storage: Storage,
     pub amqp: Amqp,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub http: Http,
     pub namespaces: Namespaces,
 }
@@ -81,6 +84,7 @@ impl Config {
             storage: Storage::read(from),
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
+            presence: Presence::read(from),
             http: Http::read(from, server.dev),
             namespaces: Namespaces::read(from),
             server,

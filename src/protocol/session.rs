@@ -222,7 +222,8 @@ impl Session {
                 stats: false,
             });
         } else if let Some(request) = command.presence_stats {
-            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
+            let room = room_name(&request.channel).map_err(fail)?;
+            namespace_of(&room, namespaces).map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,

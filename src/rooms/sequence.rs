@@ -14,10 +14,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, RoomName},
+    presence::entry::Count,
     protocol::{
         codes::{ErrorCode, Unsubscribe},
         reply::{self, ClientInfo, Outcome},
@@ -56,8 +58,17 @@ pub struct Join {
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
     pub join_leave: bool,
-    /// Who it is, where the room keeps presence.
+    /// Has a user, and is not anonymous.
+    pub is_named: bool,
+    /// Who it is, where the room's members are known by name.
     pub info: Option<ClientInfo>,
+}
+
+/// Who came to the room or left it, where its members are known by name. In the order of the ops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    Came { sub: SubId, info: ClientInfo },
+    Went { client: Uuid },
 }
 
 /// What a room waits for, on behalf of one subscriber.
@@ -97,13 +108,15 @@ struct Replay {
     /// The reply to the subscribe is still owed; it carries the first page.
     unanswered: Option<u32>,
     must_recover: bool,
-    join_leave: bool,
 }
 
 #[derive(Debug)]
 struct Subscriber {
     hub: HubId,
     phase: Phase,
+    is_named: bool,
+    /// Wants pushes about who joins and leaves.
+    join_leave: bool,
     info: Option<Box<ClientInfo>>,
 }
 
@@ -125,6 +138,8 @@ pub struct Sequence {
     lanes: Lanes,
     tail: Tail,
     tally: Tally,
+    count: Count,
+    news: Vec<Membership>,
 }
 
 impl Sequence {
@@ -138,6 +153,8 @@ impl Sequence {
             lanes: Lanes::default(),
             tail: Tail::default(),
             tally: Tally::default(),
+            count: Count::default(),
+            news: Vec::new(),
         }
     }
 
@@ -192,19 +209,20 @@ impl Sequence {
             Subscriber {
                 hub,
                 phase: Phase::Joining,
+                is_named: join.is_named,
+                join_leave: join.join_leave,
                 info: join.info.map(Box::new),
             },
         );
         let Some(recover) = join.recover else {
             let frame = answers::fresh(join.command, &self.epoch, self.position);
-            self.attach(sub, frame, join.join_leave);
+            self.attach(sub, frame);
             return None;
         };
         let replay = Box::new(Replay {
             cursor: recover.offset,
             unanswered: Some(join.command),
             must_recover: join.must_recover,
-            join_leave: join.join_leave,
         });
         let epoch_fits = recover.epoch.is_empty() || *recover.epoch == *self.epoch;
         if !epoch_fits {
@@ -212,7 +230,7 @@ impl Sequence {
         } else if recover.offset == self.position {
             self.tally.replay_hits += 1;
             let frame = answers::recovered(join.command, &self.epoch, recover.offset, &[]);
-            self.attach(sub, frame, join.join_leave);
+            self.attach(sub, frame);
         } else if recover.offset > self.position {
             self.set_phase(sub, Phase::Waiting(replay));
             let offset = recover.offset;
@@ -285,10 +303,10 @@ impl Sequence {
         }
         self.tally.replayed_deltas += deltas.len() as u64;
         let complete = cursor >= self.position;
-        let (unanswered, from, join_leave) = {
+        let (unanswered, from) = {
             let replay = self.replay_mut(sub)?;
             let from = std::mem::replace(&mut replay.cursor, cursor);
-            (replay.unanswered.take(), from, replay.join_leave)
+            (replay.unanswered.take(), from)
         };
         let frame = match unanswered {
             Some(command) => {
@@ -299,7 +317,7 @@ impl Sequence {
         };
         if complete {
             self.tail.end();
-            self.attach(sub, frame, join_leave);
+            self.attach(sub, frame);
         } else {
             self.push_op(sub, Op::Page { sub, frame });
             self.push_op(sub, Op::Credit { sub });
@@ -350,14 +368,37 @@ impl Sequence {
         self.forget(sub);
     }
 
-    /// Answers who is here, or how many.
-    pub fn presence(&mut self, session: u64, hub: HubId, command: u32, stats: bool) {
-        let present: Vec<&ClientInfo> = self
-            .subscribers
-            .values()
-            .filter_map(|s| s.info.as_deref())
-            .collect();
-        let frame = answers::presence(command, present, stats);
+    /// Who came and went since the last call, where members are known by name.
+    pub fn take_news(&mut self) -> Vec<Membership> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How many follow the room who are not known by name.
+    pub fn count(&self) -> Count {
+        self.count
+    }
+
+    /// Tells those who asked for it that somebody joined or left.
+    pub fn membership(&mut self, frame: Bytes) {
+        if self.lanes.have_audience() {
+            self.lanes.membership(frame);
+        }
+    }
+
+    /// Tells one of them that it has joined, if it asked to be told.
+    pub fn own_join(&mut self, sub: SubId, frame: Bytes) {
+        if let Some(subscriber) = self.subscribers.get(&sub)
+            && matches!(subscriber.phase, Phase::Live)
+            && subscriber.join_leave
+        {
+            let session = sub.session;
+            self.lanes
+                .push(subscriber.hub, Op::Reply { session, frame });
+        }
+    }
+
+    /// A frame for one session, behind what the room has for it already.
+    pub fn answer(&mut self, session: u64, hub: HubId, frame: Bytes) {
         self.lanes.push(hub, Op::Reply { session, frame });
     }
 
@@ -403,10 +444,10 @@ impl Sequence {
             return;
         }
         let frame = answers::unrecovered(command, &self.epoch, self.position);
-        self.attach(sub, frame, replay.join_leave);
+        self.attach(sub, frame);
     }
 
-    fn attach(&mut self, sub: SubId, frame: Bytes, join_leave: bool) {
+    fn attach(&mut self, sub: SubId, frame: Bytes) {
         let Some(subscriber) = self.subscribers.get_mut(&sub) else {
             return;
         };
@@ -414,11 +455,15 @@ impl Sequence {
         let op = Op::Attach {
             sub,
             frame,
-            join_leave,
+            join_leave: subscriber.join_leave,
         };
         self.lanes.attach(subscriber.hub, op);
-        if let Some(info) = &subscriber.info {
-            self.lanes.membership(reply::join_frame(&self.room, info));
+        match subscriber.info.as_deref().cloned() {
+            Some(info) => self.news.push(Membership::Came { sub, info }),
+            None => {
+                self.count.clients += 1;
+                self.count.anonymous += u32::from(!subscriber.is_named);
+            }
         }
     }
 
@@ -435,9 +480,12 @@ impl Sequence {
         match subscriber.phase {
             Phase::Live => {
                 self.lanes.detach(subscriber.hub);
-                // Only who was announced is said to leave.
-                if let Some(info) = subscriber.info {
-                    self.lanes.membership(reply::leave_frame(&self.room, &info));
+                match subscriber.info {
+                    Some(info) => self.news.push(Membership::Went { client: info.id }),
+                    None => {
+                        self.count.clients -= 1;
+                        self.count.anonymous -= u32::from(!subscriber.is_named);
+                    }
                 }
             }
             Phase::Replaying(_) => self.tail.end(),

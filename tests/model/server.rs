@@ -308,6 +308,7 @@ impl Server {
                     recover,
                     must_recover,
                     join_leave,
+                    is_named: false,
                     info: presence.then(|| core.info().clone()),
                 };
                 let last_room = &mut self.last_room;

@@ -5,6 +5,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// Longest room name, in bytes. AMQP routing keys end there, and so do the names of the client protocol.
 pub const MAX_ROOM_NAME_BYTES: usize = 255;
@@ -150,6 +151,8 @@ pub struct Delta {
     pub data: Bytes,
     /// The client that published through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not sent it live. History does not keep this, so that a replay leaves nothing out.
+    pub exclude: Option<Uuid>,
 }
 
 /// Why bytes are no delta.

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use self::logs::Logs;
 use crate::{
+    access::{Access, keyset::KeyFileError},
     actors::{
         Services,
         dispatch::RoomDispatch,
@@ -67,6 +68,8 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("can't use the keys for tokens")]
+    Keys(#[from] KeyFileError),
     #[error("can't start")]
     Threads(#[from] io::Error),
     #[error("can't use the log on RabbitMQ")]
@@ -128,6 +131,7 @@ impl Server {
             others: None,
             metrics: Metrics::new(),
             namespaces: config.namespaces,
+            access: Access::open(&config.access, config.server.dev)?,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
+    access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
     log::{KeptLog, OrderedLog, publishers::Publishers},
@@ -39,6 +40,7 @@ pub struct Services {
     pub others: Option<Box<dyn Others>>,
     pub metrics: Metrics,
     pub namespaces: Namespaces,
+    pub access: Access,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,

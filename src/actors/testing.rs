@@ -21,7 +21,8 @@ use super::{
     room::{Deltas, Room, Subscribe},
 };
 use crate::{
-    config::{ClientPublish, Config, Namespace, Namespaces},
+    access::Access,
+    config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, RoomName},
     log::{
         Next, OrderedLog,
@@ -103,17 +104,21 @@ impl World {
             dispatch: Box::new(Hand(registry.clone())),
             reserve_bytes: 0,
         });
+        let open = Namespace {
+            access: RoomAccess::Public,
+            ..Namespace::default()
+        };
         let typing = Namespace {
             client_publish: ClientPublish::Ephemeral,
             client_publish_rate: 1,
-            ..Namespace::default()
+            ..open.clone()
         };
         let people = Namespace {
             presence: true,
             join_leave: true,
-            ..Namespace::default()
+            ..open.clone()
         };
-        let namespaces: Namespaces = [("typing", typing), ("people", people)]
+        let namespaces: Namespaces = [("default", open), ("typing", typing), ("people", people)]
             .into_iter()
             .collect();
         let config = Config::default();
@@ -128,6 +133,7 @@ impl World {
             others: None,
             metrics: Metrics::new(),
             namespaces,
+            access: Access::open(&config.access, true).unwrap(),
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,
@@ -178,6 +184,7 @@ impl World {
             body,
             key: None,
             info: Bytes::new(),
+            exclude: None,
         };
         let now = wall_clock_ms();
         let pending = self.publisher.submit(vec![delta; count], now).unwrap();

@@ -5,6 +5,7 @@
 //! that does not exist or a value that does not fit is an error that names where it stands and what
 //! would be right.
 
+mod access;
 mod amqp;
 mod error;
 mod flags;
@@ -28,18 +29,21 @@ use figment::Figment;
 
 use self::reader::{Reader, Setting};
 pub use self::{
+    access::{Access, Secret},
     amqp::Amqp,
     error::{BadSetting, ConfigError},
     flags::ServeFlags,
     http::Http,
     limits::Limits,
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
+    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
     presence::Presence,
     publish::Publish,
+    reader::Shown,
     rooms::Rooms,
     server::Server,
     storage::Storage,
+    units::parse_duration,
 };
 
 /// All settings.
@@ -54,6 +58,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub presence: Presence,
     pub http: Http,
+    pub access: Access,
     pub namespaces: Namespaces,
 }
 
@@ -61,6 +66,13 @@ impl Config {
     /// Reads the flags, this process's environment and the configuration file.
     pub fn load(flags: &ServeFlags) -> Result<Self, ConfigError> {
         Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
+    }
+
+    /// Every setting, as [`Config::load`] would read it.
+    pub fn explain(flags: &ServeFlags) -> Result<Vec<Shown>, ConfigError> {
+        let layers = layers::merge(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))?;
+        let (_, settings) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(settings.into_iter().map(Shown::from).collect())
     }
 
     fn from_sources(
@@ -86,7 +98,8 @@ impl Config {
             rooms: Rooms::read(from),
             presence: Presence::read(from),
             http: Http::read(from, server.dev),
-            namespaces: Namespaces::read(from),
+            access: Access::read(from),
+            namespaces: Namespaces::read(from, server.dev),
             server,
         };
         config.check(from);

@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{Instrument, info_span};
+use uuid::Uuid;
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
@@ -74,6 +75,7 @@ struct BatchEntry<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     id: Option<String>,
+    exclude: Option<String>,
 }
 
 impl<'a> From<&'a Published> for Receipt<'a> {
@@ -99,6 +101,7 @@ pub async fn one(
     Parameters::of(&request, &[])?;
     let room = state.room(&room)?;
     let key = idempotency_key(request.headers())?;
+    let exclude = excluded_client(request.headers())?;
     let body = collect(
         request.headers(),
         body,
@@ -111,6 +114,7 @@ pub async fn one(
         body: compact_json(&body).map_err(Problem::bad_json)?,
         key,
         info: Bytes::new(),
+        exclude,
     };
     let span = info_span!("publish", room.name = %room, client = peer(&request));
     let outcome = publish(&state, vec![delta]).instrument(span).await.pop();
@@ -195,6 +199,7 @@ impl State {
             body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
             key: entry.id.as_deref().map(checked_key).transpose()?,
             info: Bytes::new(),
+            exclude: entry.exclude.as_deref().map(client_id).transpose()?,
         })
     }
 }
@@ -203,7 +208,9 @@ fn entry_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text);
     let reason = reason.replace("struct BatchEntry", "an object");
-    format!("{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…}}, of which id may be left out")
+    format!(
+        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…}}, of which the last two may be left out"
+    )
 }
 
 /// Publishes, and counts what became of it.
@@ -287,6 +294,22 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
         .and_then(|rest| rest.strip_suffix('"'))
         .unwrap_or(key);
     checked_key(bare).map(Some)
+}
+
+/// The client that is not to be sent the delta live, as it caused it.
+fn excluded_client(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
+    let mut clients = headers.get_all("Roomwire-Exclude-Client");
+    let Some(client) = clients.next() else {
+        return Ok(None);
+    };
+    if clients.next().is_some() {
+        return Err(Problem::bad_client_id("more than one header"));
+    }
+    client_id(client.to_str().unwrap_or("not ASCII")).map(Some)
+}
+
+fn client_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(text).map_err(|_| Problem::bad_client_id(text))
 }
 
 fn checked_key(key: &str) -> Result<Arc<str>, Problem> {

@@ -10,6 +10,7 @@ pub mod record;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{
     publisher::Source,
@@ -31,6 +32,8 @@ pub struct Record {
     pub stamped: u64,
     /// The client that publishes through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not sent it live.
+    pub exclude: Option<Uuid>,
     /// Which life of which producer made the record.
     pub producer: u128,
     /// Numbers the records of one producer from 1 without a gap.

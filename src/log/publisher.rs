@@ -30,6 +30,8 @@ pub struct NewDelta {
     pub key: Option<Arc<str>>,
     /// The client that publishes through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not to be sent it live.
+    pub exclude: Option<Uuid>,
 }
 
 /// A delta that is on disk.
@@ -209,6 +211,7 @@ impl Publisher {
                 .unwrap_or_else(|| Uuid::now_v7().simple().to_string().into()),
             stamped: now,
             info: delta.info,
+            exclude: delta.exclude,
             // Both are given when the log takes it.
             producer: 0,
             sequence: 0,

@@ -86,6 +86,7 @@ mod tests {
             body: Bytes::from(n.to_string()),
             key: Some(n.to_string().into()),
             info: Bytes::new(),
+            exclude: None,
         });
         // The time of an answer says which record it is for.
         let answer = async {

@@ -46,6 +46,9 @@ pub struct Who {
     /// Empty: anonymous.
     #[serde(rename = "u", default, skip_serializing_if = "str::is_empty")]
     pub user: Arc<str>,
+    /// What its token tells others of it: JSON.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Arc<str>>,
 }
 
 /// Clients of a room.
@@ -72,7 +75,7 @@ impl Key {
     /// About how many bytes an entry takes in a message.
     pub fn weight(&self, value: Option<&Value>) -> usize {
         let of_value = match value {
-            Some(Value::Who(who)) => who.user.len(),
+            Some(Value::Who(who)) => who.user.len() + who.info.as_ref().map_or(0, |of| of.len()),
             _ => 0,
         };
         of_value
@@ -89,6 +92,7 @@ impl From<&ClientInfo> for Who {
     fn from(info: &ClientInfo) -> Self {
         Self {
             user: info.user.clone(),
+            info: info.info.clone(),
         }
     }
 }
@@ -99,6 +103,7 @@ impl Who {
         ClientInfo {
             user: self.user.clone(),
             id,
+            info: self.info.clone(),
         }
     }
 }
@@ -133,7 +138,10 @@ pub fn digest(key: &Key, value: &Value) -> u64 {
     }
     match value {
         Value::Told(told) => hash.bytes(&[5, u8::from(*told)]),
-        Value::Who(who) => hash.text(6, &who.user),
+        Value::Who(who) => {
+            hash.text(6, &who.user);
+            hash.text(7, who.info.as_deref().unwrap_or_default());
+        }
         Value::Count(count) => {
             hash.bytes(&count.clients.to_be_bytes());
             hash.bytes(&count.anonymous.to_be_bytes());

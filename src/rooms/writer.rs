@@ -411,6 +411,7 @@ fn place(record: &Record, here: FirstSeen) -> Delta {
         keyed: record.keyed,
         data: record.body.clone(),
         info: record.info.clone(),
+        exclude: record.exclude,
     }
 }
 

@@ -36,6 +36,7 @@ pub fn client(user: &str, id: u128) -> ClientInfo {
     ClientInfo {
         user: user.into(),
         id: Uuid::from_u128(id),
+        info: (!user.is_empty()).then(|| r#"{"name":"someone"}"#.into()),
     }
 }
 
@@ -231,7 +232,7 @@ fn an_instance_that_stops_says_so() {
     let from = InstanceId(1);
     let entries = vec![(
         Key::Member(room(), Uuid::from_u128(9)),
-        Some(Value::Who(Who { user: "".into() })),
+        Some(Value::Who(Who::from(&client("", 9)))),
     )];
     let number = 99;
     world.say(&Message {

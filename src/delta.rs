@@ -16,6 +16,9 @@ pub const MAX_JSON_DEPTH: usize = 128;
 /// Positions stay below 2^53, so that a client whose numbers are doubles reads them exactly.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
+/// Longest idempotency key, in bytes.
+pub const MAX_KEY_BYTES: usize = 128;
+
 /// The namespace of a room whose name has no `:`.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -123,6 +126,12 @@ impl<'de> Deserialize<'de> for RoomName {
 pub fn partition_of(room: &RoomName, partitions: u16) -> u16 {
     let hash = crc32fast::hash(room.as_str().as_bytes());
     u16::try_from(hash % u32::from(partitions)).expect("a remainder is below its divisor")
+}
+
+/// Whether a text may be an idempotency key: 1 to [`MAX_KEY_BYTES`] visible ASCII characters.
+pub fn is_key(text: &str) -> bool {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible && (1..=MAX_KEY_BYTES).contains(&text.len())
 }
 
 /// Names the life of a log: positions of two epochs can't be compared. Never empty, never `_`: the client protocol

@@ -33,15 +33,23 @@
 //! | `roomwire_bus_connected` | gauge, 0 or 1 | whether messages of other servers come |
 //! | `roomwire_bus_lost_connections_total` | counter | connections to other servers that were lost |
 //! | `roomwire_bus_unreadable_total` | counter | messages of other servers that can't be read |
+//! | `roomwire_ingress_connected` | gauge, 0 or 1 | whether the server waits for other producers' messages |
+//! | `roomwire_ingress_holds` | gauge, 0 or 1 | whether it is the server that takes them in |
+//! | `roomwire_ingress_tenures_total` | counter | how often it has begun to take in |
+//! | `roomwire_ingress_messages_total{result}` | counter | messages, `taken` or `rejected` |
+//! | `roomwire_ingress_in_flight` | gauge | messages that are being taken in |
+//! | `roomwire_ingress_waiting` | gauge | messages in the queue that no server has |
+//! | `roomwire_ingress_stalled_seconds` | gauge, seconds | for how long no message in flight has got on |
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
 
+mod ingress;
 mod presence;
 
 use std::time::Duration;
 
 use self::presence::PresenceFigures;
 use crate::{
-    log::{LogStatus, publisher::PublishError},
+    log::{LogStatus, publisher::PublishError, tenure::status::Figures},
     rooms::sequence::Tally,
 };
 use prometheus::{
@@ -141,6 +149,7 @@ pub struct Metrics {
     delivery_seconds: Histogram,
     log: LogFigures,
     presence: PresenceFigures,
+    ingress: ingress::Ingress,
 }
 
 /// By partition; nothing is shown of an embedded log.
@@ -276,6 +285,7 @@ impl Metrics {
             ),
             log: LogFigures::new(on),
             presence: PresenceFigures::new(on),
+            ingress: ingress::Ingress::new(on),
             registry,
         }
     }
@@ -300,6 +310,11 @@ impl Metrics {
         raise(&figures.confirms, status.confirmed);
         let seconds = figures.confirm_seconds.with_label_values(label);
         seconds.inc_by((status.confirm_time.as_secs_f64() - seconds.get()).max(0.0));
+    }
+
+    /// How taking in is doing; of a server without a shared log nothing is shown.
+    pub fn ingress(&self, figures: &Figures) {
+        self.ingress.show(figures);
     }
 
     /// All figures in Prometheus' text format; to be sent as [`CONTENT_TYPE`].

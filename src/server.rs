@@ -3,6 +3,7 @@
 mod catching_up;
 mod logs;
 mod presence;
+mod taking_in;
 
 use std::{
     io,
@@ -18,21 +19,22 @@ use actix_rt::net::TcpStream;
 use actix_server::ServerHandle;
 use actix_service::{fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
-use futures_util::future::select_all;
+use futures_util::future::{OptionFuture, join, select_all};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
 use crate::{
     access::{Access, keyset::KeyFileError},
     actors::{
-        Services,
+        Others, Services,
         dispatch::RoomDispatch,
         hub::{Hub, Hubs},
         life::Life,
         presence::Presence,
         registry::Registry,
     },
-    amqp,
+    amqp::{self, ingress::Ingress},
     config::{Config, Namespaces},
     http::{
         routes::{self, State},
@@ -86,6 +88,7 @@ pub struct Server {
     services: Arc<Services>,
     life: Arc<Life>,
     pipelines: Vec<PipelineHandle>,
+    ingress: Option<Ingress>,
 }
 
 impl Server {
@@ -96,7 +99,7 @@ impl Server {
         let Logs {
             partitions,
             patience,
-            shared,
+            cluster,
         } = logs::open(&config).await?;
         let rules: Rules = Arc::new(retention(config.namespaces.clone()));
         let registry = Arc::new(Registry::default());
@@ -117,6 +120,28 @@ impl Server {
             logs.push(log);
             publishers.push(publisher);
         }
+        let metrics = Metrics::new();
+        let settings = presence::settings(&config, cluster.is_some());
+        let presence = Arc::new(Presence::new(settings, config.namespaces.clone()));
+        let has_events = settings.user_events || config.namespaces.have_events();
+        let (others, notifier) = match &cluster {
+            Some(cluster) => {
+                let listener = presence::Listens {
+                    presence: presence.clone(),
+                    registry: registry.clone(),
+                    metrics: metrics.clone(),
+                };
+                let bus = Box::new(cluster.bus(Arc::new(listener))) as Box<dyn Others>;
+                (Some(bus), has_events.then(|| cluster.notifier()))
+            }
+            None => {
+                if config.presence.user_events || has_events {
+                    warn!("there are no events for the backend without amqp.url");
+                }
+                (None, None)
+            }
+        };
+        let tenures = pipelines.iter().map(|of| of.watch().tenure).collect();
         let services = Arc::new(Services {
             history: history.expect("a log has a partition"),
             publisher: Publishers::new(publishers),
@@ -124,12 +149,10 @@ impl Server {
             registry,
             hubs: Hubs::default(),
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
-            presence: Presence::new(
-                presence::settings(&config, shared),
-                config.namespaces.clone(),
-            ),
-            others: None,
-            metrics: Metrics::new(),
+            presence,
+            others,
+            metrics,
+            ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
             access: Access::open(&config.access, config.server.dev)?,
             limits: config.limits,
@@ -140,14 +163,16 @@ impl Server {
             .into_iter()
             .map(Pipeline::spawn)
             .collect::<Result<_, _>>()?;
-        let life = Arc::new(match shared {
-            true => Life::catching_up(),
-            false => Life::default(),
+        let life = Arc::new(match &cluster {
+            Some(_) => Life::catching_up(),
+            None => Life::default(),
         });
-        if shared {
-            actix_rt::spawn(catching_up::run(services.clone(), life.clone()));
-        }
-        actix_rt::spawn(presence::run(services.clone()));
+        let ingress = cluster.map(|cluster| {
+            let (begin, begun) = oneshot::channel();
+            actix_rt::spawn(catching_up::run(services.clone(), life.clone(), begin));
+            taking_in::start(&cluster, &services, tenures, begun)
+        });
+        actix_rt::spawn(presence::run(services.clone(), notifier));
         let state = Arc::new(State {
             services: services.clone(),
             life: life.clone(),
@@ -162,6 +187,7 @@ impl Server {
             services,
             life,
             pipelines,
+            ingress,
         })
     }
 
@@ -186,17 +212,19 @@ impl Server {
         self.life.drain();
         // The listener stays open meanwhile: whoever comes is told to go elsewhere.
         self.services.hubs.close_all(Disconnect::SHUTDOWN);
-        if !sessions_end(&self.life).await {
+        let taking_in = OptionFuture::from(self.ingress.take().map(Ingress::stop));
+        if !join(sessions_end(&self.life), taking_in).await.0 {
             warn!(
                 sessions = self.life.sessions(),
                 "sessions did not take their close"
             );
         }
+        presence::say_goodbye(&self.services).await;
         self.services.logs.iter().for_each(|log| log.close());
         let pipelines = self.pipelines;
-        let join =
+        let join_all =
             move || -> Vec<End> { pipelines.into_iter().map(PipelineHandle::join).collect() };
-        let joined = actix_rt::task::spawn_blocking(join).await;
+        let joined = actix_rt::task::spawn_blocking(join_all).await;
         if !joined.is_ok_and(|ends| ends.iter().all(|end| *end == End::Closed)) {
             error!("a pipeline failed");
         }

@@ -10,7 +10,7 @@ use crate::{
     access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
-    log::{KeptLog, OrderedLog, publishers::Publishers},
+    log::{KeptLog, OrderedLog, publishers::Publishers, tenure::status::Status},
     metrics::Metrics,
     rooms::history::History,
 };
@@ -35,10 +35,12 @@ pub struct Services {
     pub hubs: hub::Hubs,
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
-    pub presence: presence::Presence,
+    pub presence: Arc<presence::Presence>,
     /// The way to the other servers, if there may be any.
     pub others: Option<Box<dyn Others>>,
     pub metrics: Metrics,
+    /// How taking in what other producers publish is doing; none without a shared log.
+    pub ingress: Option<Arc<Status>>,
     pub namespaces: Namespaces,
     pub access: Access,
     pub limits: Limits,
@@ -51,6 +53,9 @@ pub trait Others: Send + Sync {
     /// Sends a message that all of them hear, this one among them; never waits. Whether it was taken: it is not while
     /// there is no way, or too much waits.
     fn tell(&self, topic: Topic, body: Bytes) -> bool;
+
+    /// Whether something that was taken has not been sent.
+    fn is_busy(&self) -> bool;
 }
 
 /// What a message between servers is about.

@@ -40,6 +40,18 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
         });
         answer["partitions"] = partitions.collect();
     }
+    if let Some(ingress) = &state.services.ingress {
+        let figures = ingress.figures();
+        answer["ingress"] = json!({
+            "connected": figures.connected,
+            "holds": figures.holds,
+            "taken": figures.taken,
+            "rejected": figures.rejected,
+            "in_flight": figures.in_flight,
+            "waiting": figures.waiting,
+            "stalled_seconds": figures.stalled.as_secs_f64(),
+        });
+    }
     Ok(HttpResponse::Ok().json(answer))
 }
 
@@ -47,6 +59,9 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
 pub async fn figures(state: Data<State>) -> HttpResponse {
     for (partition, log) in state.services.kept().enumerate() {
         state.services.metrics.log(partition, &log.status());
+    }
+    if let Some(ingress) = &state.services.ingress {
+        state.services.metrics.ingress(&ingress.figures());
     }
     HttpResponse::Ok()
         .content_type(metrics::CONTENT_TYPE)

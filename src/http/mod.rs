@@ -6,5 +6,6 @@ pub mod history;
 pub mod page;
 pub mod publish;
 pub mod query;
+pub mod rooms;
 pub mod routes;
 pub mod websocket;

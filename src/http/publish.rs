@@ -19,12 +19,13 @@ use uuid::Uuid;
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
-    delta::{Epoch, RoomName, compact_json},
+    delta::{Epoch, RoomName, compact_json, is_key},
     log::publisher::{NewDelta, PublishError, Published},
     metrics::Intake,
 };
 
-const MAX_KEY_BYTES: usize = 128;
+/// What a batch says about the client that published a delta.
+const MAX_INFO_BYTES: usize = 8 * 1024;
 
 /// Where a delta is.
 #[derive(Serialize)]
@@ -76,6 +77,9 @@ struct BatchEntry<'a> {
     data: &'a RawValue,
     id: Option<String>,
     exclude: Option<String>,
+    /// The client that is named as the publisher, as in a history.
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
 }
 
 impl<'a> From<&'a Published> for Receipt<'a> {
@@ -198,9 +202,23 @@ impl State {
             room,
             body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
             key: entry.id.as_deref().map(checked_key).transpose()?,
-            info: Bytes::new(),
+            info: entry
+                .info
+                .map(checked_info)
+                .transpose()?
+                .unwrap_or_default(),
             exclude: entry.exclude.as_deref().map(client_id).transpose()?,
         })
+    }
+}
+
+fn checked_info(info: &RawValue) -> Result<Bytes, Problem> {
+    let json = info.get();
+    match json.starts_with('{') && json.len() <= MAX_INFO_BYTES {
+        true => compact_json(json.as_bytes()).map_err(Problem::bad_json),
+        false => Err(Problem::bad_batch(format!(
+            "info is no object of up to {MAX_INFO_BYTES} bytes; it names a client, as a history does"
+        ))),
     }
 }
 
@@ -209,7 +227,7 @@ fn entry_error(error: &serde_json::Error) -> String {
     let reason = text.split(" at line ").next().unwrap_or(&text);
     let reason = reason.replace("struct BatchEntry", "an object");
     format!(
-        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…}}, of which the last two may be left out"
+        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…,\"info\":…}}, of which the last three may be left out"
     )
 }
 
@@ -313,11 +331,9 @@ fn client_id(text: &str) -> Result<Uuid, Problem> {
 }
 
 fn checked_key(key: &str) -> Result<Arc<str>, Problem> {
-    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible && (1..=MAX_KEY_BYTES).contains(&key.len()) {
-        Ok(key.into())
-    } else {
-        Err(Problem::bad_idempotency_key(key))
+    match is_key(key) {
+        true => Ok(key.into()),
+        false => Err(Problem::bad_idempotency_key(key)),
     }
 }
 

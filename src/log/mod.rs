@@ -6,6 +6,7 @@ pub mod pipeline;
 pub mod publisher;
 pub mod publishers;
 pub mod record;
+pub mod tenure;
 
 use std::{sync::Arc, time::Duration};
 
@@ -122,6 +123,9 @@ pub trait KeptLog: Send + Sync {
     /// the life before has ended, or after the reader has lost some of what it had. What was taken and is not in the
     /// log yet is dropped. A log whose life has ended takes nothing until then.
     fn resume(&self, epoch: &Epoch, place: Option<Place>);
+
+    /// As [`OrderedLog::publish`], with other entries than this reader's own deltas.
+    fn append(&self, entries: Vec<Entry>) -> Result<(), NotTaken>;
 
     /// Whether the record is in the log for good, though it may not be read back yet.
     fn has_confirmed(&self, source: Source) -> bool;

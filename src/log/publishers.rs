@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::publisher::{NewDelta, PublishError, Published, Publisher};
+use super::{
+    publisher::{NewDelta, PublishError, Published, Publisher},
+    tenure::Tenure,
+};
 use crate::delta::partition_of;
 
 /// Publishes each delta to the partition of its room. Cheap to clone.
@@ -16,6 +19,16 @@ impl Publishers {
     pub fn new(publishers: Vec<Publisher>) -> Self {
         assert!(!publishers.is_empty(), "a log has a partition");
         Self(publishers.into())
+    }
+
+    /// A tenure over all partitions, which nobody has heard of yet; none of a log that nobody shares.
+    pub fn begin_tenure(&self) -> Option<Tenure> {
+        Tenure::new(&self.0)
+    }
+
+    /// Why some partition takes nothing at the moment, if its log would.
+    pub fn refusal(&self) -> Option<PublishError> {
+        self.0.iter().find_map(Publisher::refusal)
     }
 
     /// Publishes all of `deltas`, those of a room in their order, and waits until each is safe or

@@ -63,7 +63,15 @@ pub fn head_key(room: &RoomName) -> Vec<u8> {
 
 /// The first and the last key of all rooms.
 pub fn head_range() -> (Vec<u8>, Vec<u8>) {
-    (b"r".to_vec(), b"r\xFF".to_vec())
+    head_range_of("")
+}
+
+/// The first and the last key of the rooms whose names begin with `prefix`.
+pub fn head_range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    let first = [b"r", prefix.as_bytes()].concat();
+    // Behind every name, as names are text.
+    let last = [&first[..], &[u8::MAX]].concat();
+    (first, last)
 }
 
 /// The room of a [`head_key`].

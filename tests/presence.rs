@@ -92,7 +92,8 @@ fn how_many_are_in_a_room_is_known_of_every_room() {
         stats(&mut clients[0]),
         json!({"num_clients": 3, "num_users": 1})
     );
-    let [mut first, ..] = clients;
+    let [mut first, second, third] = clients;
+    drop((second, third));
     eventually("the others to have left", || {
         (stats(&mut first)["num_clients"] == 1).then_some(())
     });
@@ -117,14 +118,13 @@ fn above_the_configured_size_a_room_has_a_number_and_no_names() {
         third.result("presence_stats", channel.clone())["num_clients"],
         3
     );
-    drop(third);
-    let [first, _second] = &mut clients;
+    let [mut first, second] = clients;
+    drop((second, third));
     eventually("names again, when there are few again", || {
         first.send(json!({"id": 77, "presence": channel}));
         let mut answer = first.next_message();
         while answer["id"] != 77 {
-            // Only the joins of the first two were told.
-            assert_eq!(answer["push"]["leave"], json!(null), "{answer}");
+            assert!(answer["push"]["join"].is_object() || answer["push"]["leave"].is_object());
             answer = first.next_message();
         }
         answer["presence"].is_object().then_some(())

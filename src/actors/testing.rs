@@ -18,12 +18,12 @@ use super::{
     hub::{Hub, Hubs, LocalHub, SessionWire},
     presence::Presence,
     registry::Registry,
-    room::{Deltas, Room, Subscribe},
+    room::{Deltas, Erase, Room, Subscribe},
 };
 use crate::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -33,10 +33,10 @@ use crate::{
     },
     metrics::Metrics,
     presence::core::Settings,
-    protocol::{codes::Disconnect, session::Recover},
+    protocol::{codes::Disconnect, format::Format, session::Recover},
     rooms::{
         retention::Retention,
-        sequence::{Join, SubId},
+        sequence::{Join, Start, SubId},
         store_memory::MemoryStore,
         writer::{HistorySettings, HistoryWriter},
     },
@@ -77,6 +77,10 @@ impl Dispatch for Hand {
         for (room, deltas) in RoomDispatch::by_room(deltas) {
             self.0.pass(&room, Deltas(deltas));
         }
+    }
+
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.0.pass(room, Erase(erasure));
     }
 
     fn reset(&mut self) {}
@@ -139,7 +143,12 @@ impl World {
             publish: config.publish,
             rooms: config.rooms,
         });
-        let hub = Hub::start(&services.hubs, &services.limits, Metrics::new());
+        let hub = Hub::start(
+            Format::Frames,
+            &services.hubs,
+            &services.limits,
+            Metrics::new(),
+        );
         Self {
             services,
             hub,
@@ -152,7 +161,7 @@ impl World {
     /// A hub whose mailbox fills until it is started by this.
     pub fn start_hub(&self, context: Context<Hub>) -> Rc<LocalHub> {
         let Services { hubs, limits, .. } = &*self.services;
-        Hub::start_in(context, hubs, limits, Metrics::new())
+        Hub::start_in(context, Format::Frames, hubs, limits, Metrics::new())
     }
 
     /// A wire that the hub knows as that session's.
@@ -206,7 +215,8 @@ pub fn fresh(session: u64) -> Join {
         sub: SubId { session, number: 1 },
         hub: 0,
         command: session as u32,
-        recover: None,
+        format: Format::Frames,
+        start: Start::Now,
         must_recover: false,
         join_leave: false,
         is_named: false,
@@ -218,7 +228,7 @@ pub fn fresh(session: u64) -> Join {
 pub fn from(session: u64, offset: u64) -> Join {
     let epoch = "".into();
     Join {
-        recover: Some(Recover { offset, epoch }),
+        start: Start::Behind(Recover { offset, epoch }),
         ..fresh(session)
     }
 }

@@ -526,6 +526,7 @@ impl Core {
         if local.is_large {
             count.anonymous += local.anonymous;
             count.clients += local.members.len() as u32;
+            count.is_large = true;
         }
         let value = (count.clients > 0).then_some(Value::Count(count));
         self.set(now, &Key::Count(room.clone()), value);

@@ -24,7 +24,7 @@ pub enum Key {
     /// A client is in a room whose members are known by name.
     #[serde(rename = "m")]
     Member(RoomName, #[serde(with = "client")] Uuid),
-    /// So many clients are in a room whose members are not.
+    /// So many clients are in a room who are not known by name.
     #[serde(rename = "c")]
     Count(RoomName),
 }
@@ -59,6 +59,9 @@ pub struct Count {
     /// Those of them who have no user.
     #[serde(rename = "a", default)]
     pub anonymous: u32,
+    /// The room's members are known by name where they are fewer.
+    #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_large: bool,
 }
 
 impl Key {
@@ -145,6 +148,7 @@ pub fn digest(key: &Key, value: &Value) -> u64 {
         Value::Count(count) => {
             hash.bytes(&count.clients.to_be_bytes());
             hash.bytes(&count.anonymous.to_be_bytes());
+            hash.bytes(&[u8::from(count.is_large)]);
         }
     }
     hash.0

@@ -67,8 +67,9 @@ struct Room {
     members: Count,
     /// Clients that are only counted.
     counted: Count,
-    /// Tables that only count.
+    /// Tables that count, and those of them that do so because the room is large.
     counts: u32,
+    large: u32,
     /// Members who are with this instance.
     local: u32,
     /// Clients are told who comes and goes.
@@ -195,11 +196,13 @@ impl Members {
             state.counted.clients += new.clients;
             state.counted.anonymous += new.anonymous;
             state.counts += 1;
+            state.large += u32::from(new.is_large);
         }
         if let Some(old) = old {
             state.counted.clients -= old.clients;
             state.counted.anonymous -= old.anonymous;
             state.counts -= 1;
+            state.large -= u32::from(old.is_large);
         }
         self.forget_if_empty(room);
     }
@@ -289,7 +292,7 @@ impl Room {
     }
 
     fn is_small(&self, max: usize) -> bool {
-        self.counts == 0 && self.members.clients as usize <= max
+        self.large == 0 && self.members.clients as usize <= max
     }
 
     fn may_tell(&self, max: usize) -> bool {

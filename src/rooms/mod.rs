@@ -9,6 +9,7 @@ mod catalogue;
 mod checkpoint;
 pub mod compaction;
 pub mod dedup;
+mod erasing;
 mod expiry;
 pub mod fanout;
 pub mod history;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use roomwire::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     protocol::{
         frame::FRAME_TARGET_BYTES,
         reply::{self, ClientInfo},
@@ -93,6 +93,7 @@ pub enum Message {
         command: Option<u32>,
     },
     Deltas(Vec<Arc<Delta>>),
+    Erase(Erasure),
     Ephemeral(Bytes, ClientInfo),
     Credit(SubId),
     CaughtUp(SubId, u64),
@@ -171,6 +172,10 @@ impl Life {
                 sequence.deltas(&deltas);
                 None
             }
+            Message::Erase(erasure) => {
+                sequence.erase(erasure);
+                None
+            }
             Message::Ephemeral(data, info) => {
                 sequence.ephemeral(&data, &info);
                 None
@@ -203,6 +208,7 @@ impl Life {
                 sequence.ahead(sub);
             }
             Some(Wait::Position { sub, offset }) => self.ahead.push((sub, offset)),
+            Some(Wait::Newest { .. }) => unreachable!("no client of the model asks for that"),
         }
         true
     }

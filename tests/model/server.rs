@@ -6,6 +6,7 @@ use roomwire::{
     delta::RoomName,
     protocol::{
         codes::Disconnect,
+        format::Format,
         frame::FrameBuilder,
         reply::{self, Outcome},
         session::{self as protocol, Effect, Policy, SessionSettings},
@@ -13,7 +14,7 @@ use roomwire::{
     rooms::{
         fanout::{FanOut, Notice, Wire as _},
         history::History,
-        sequence::{HubId, Join, Op, SubId},
+        sequence::{HubId, Join, Op, Start, SubId},
     },
 };
 use uuid::Uuid;
@@ -106,6 +107,11 @@ impl Server {
                     if !own.is_empty() {
                         life.send(Message::Deltas(own));
                     }
+                }
+            }
+            Handed::Erased(room, erasure) => {
+                if let Some(life) = self.rooms.get_mut(&index_of(&room)) {
+                    life.send(Message::Erase(erasure));
                 }
             }
             Handed::Reset => self
@@ -309,8 +315,9 @@ impl Server {
                         number,
                     },
                     hub,
+                    format: Format::Frames,
                     command,
-                    recover,
+                    start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
                     is_named: false,

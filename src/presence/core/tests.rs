@@ -174,7 +174,11 @@ fn all_instances_know_who_is_in_a_room_and_how_many_are_in_any() {
     let now = world.now;
     for (at, clients) in [(0, 5), (1, 7)] {
         let anonymous = 2;
-        let count = Count { clients, anonymous };
+        let count = Count {
+            clients,
+            anonymous,
+            is_large: false,
+        };
         world.core(at).count(now, &counted(), count);
     }
     world.run(2 * COALESCE);
@@ -331,6 +335,7 @@ fn a_large_table_is_said_in_parts_of_a_bounded_size() {
         let count = Count {
             clients: 1,
             anonymous: 1,
+            is_large: false,
         };
         world.core(0).count(now, &room, count);
     }

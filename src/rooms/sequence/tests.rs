@@ -22,7 +22,8 @@ fn fresh(session: u64) -> Join {
         sub: sub(session),
         hub: HUB,
         command: 100 + session as u32,
-        recover: None,
+        format: Format::Frames,
+        start: Start::Now,
         must_recover: false,
         join_leave: false,
         is_named: false,
@@ -32,9 +33,9 @@ fn fresh(session: u64) -> Join {
 
 fn from(session: u64, offset: u64) -> Join {
     let epoch = "e".into();
-    let recover = Some(Recover { offset, epoch });
+    let start = Start::Behind(Recover { offset, epoch });
     Join {
-        recover,
+        start,
         ..fresh(session)
     }
 }
@@ -284,7 +285,11 @@ fn those_who_are_not_known_by_name_are_counted_while_they_follow_the_room() {
     });
     room.join(from(3, 3));
     room.join(member(4));
-    let count = |clients, anonymous| Count { clients, anonymous };
+    let count = |clients, anonymous| Count {
+        clients,
+        anonymous,
+        is_large: false,
+    };
     assert_eq!(room.count(), count(2, 1));
     room.leave(sub(1), HUB, None);
     room.leave(sub(3), HUB, None);

@@ -138,7 +138,7 @@ impl World {
             metrics: Metrics::new(),
             ingress: None,
             namespaces,
-            access: Access::open(&config.access, true).unwrap(),
+            access: Access::open(&config.access, &[], true).unwrap(),
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,

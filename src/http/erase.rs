@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::{error::Problem, openapi::RoomParameter, query::Parameters, routes::State};
 use crate::{
+    config::Scope,
     delta::{Epoch, Erasure, MAX_OFFSET, RoomName},
     log::publisher::{PublishError, Published},
 };
@@ -56,8 +57,8 @@ struct InTheLog<'a> {
         (status = 202, description = "Safe in a shared log; this server has not read that far yet.", body = InTheLog<'static>)
     ),
     extensions(("x-problems" = json!([
-        "bad-room-name", "unknown-parameter", "bad-parameter", "closed", "unknown-namespace", "no-such-delta", "not-taken",
-        "outcome-unknown", "draining", "catching-up", "no-space"
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "no-such-delta",
+        "not-taken", "outcome-unknown", "no-space"
     ])))
 )]
 pub async fn one(
@@ -65,6 +66,7 @@ pub async fn one(
     path: Path<(String, String)>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let caller = state.keyholder(request.headers(), Scope::Admin)?;
     let (room, offset) = path.into_inner();
     let parameters = Parameters::of(&request, &["epoch"])?;
     let expected = "the offset of a delta: a whole number from 1, below 2^53";
@@ -73,7 +75,8 @@ pub async fn one(
         .ok()
         .filter(|offset| (1..=MAX_OFFSET).contains(offset))
         .ok_or_else(|| Problem::bad_parameter("offset", &offset, expected))?;
-    erase(&room, Erasure::One(offset), &parameters, &state).await
+    let room = state.touchable(&caller, &room)?;
+    erase(room, Erasure::One(offset), &parameters, &state).await
 }
 
 /// Erase all deltas of a room.
@@ -96,8 +99,8 @@ pub async fn one(
         (status = 202, description = "Safe in a shared log; this server has not read that far yet.", body = InTheLog<'static>)
     ),
     extensions(("x-problems" = json!([
-        "bad-room-name", "unknown-parameter", "bad-parameter", "closed", "unknown-namespace", "no-such-delta", "not-taken",
-        "outcome-unknown", "draining", "catching-up", "no-space"
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "no-such-delta",
+        "not-taken", "outcome-unknown", "no-space"
     ])))
 )]
 pub async fn all(
@@ -105,22 +108,22 @@ pub async fn all(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let caller = state.keyholder(request.headers(), Scope::Admin)?;
     let parameters = Parameters::of(&request, &["before", "epoch"])?;
     let expected = "an offset: a whole number from 1, below 2^53";
     let fits = |offset: &u64| (1..=MAX_OFFSET).contains(offset);
     let before = parameters.parsed("before", expected, fits)?;
     let last = before.map_or(MAX_OFFSET, |before| before - 1);
-    erase(&room, Erasure::Upto(last), &parameters, &state).await
+    let room = state.touchable(&caller, &room)?;
+    erase(room, Erasure::Upto(last), &parameters, &state).await
 }
 
 async fn erase(
-    room: &str,
+    room: RoomName,
     erasure: Erasure,
     parameters: &Parameters,
     state: &State,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
-    let room = state.room(room)?;
     let epoch = state.services.history.epoch(&room);
     let asked = parameters.text("epoch").unwrap_or_default();
     if !asked.is_empty() && *asked != *epoch {

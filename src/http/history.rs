@@ -142,8 +142,7 @@ impl Read {
         })
     )),
     extensions(("x-problems" = json!([
-        "bad-room-name", "unknown-parameter", "bad-parameter", "closed", "unknown-namespace", "full", "draining",
-        "catching-up", "behind"
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "full", "behind"
     ])))
 )]
 pub async fn deltas(
@@ -151,16 +150,16 @@ pub async fn deltas(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let reader = state.reader(request.headers())?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
-    let room = state.room(&room)?;
+    let room = state.readable(&reader, &room)?;
     let question = question(&parameters)?;
     let wait = wait(&parameters, question)?;
     let asked = parameters.text("epoch").unwrap_or_default();
     let (epoch, mut read) = look(&state, &room, asked, question).await?;
     if read.is_nothing() && !wait.is_zero() {
         let place = Place::behind(&room, &epoch, read.end);
-        polling::hold(&request, &state, &[place], wait).await?;
+        polling::hold(&request, &state, &reader, &[place], wait).await?;
         (_, read) = look(&state, &room, &epoch, question).await?;
     }
     Ok(HttpResponse::Ok()

@@ -28,6 +28,8 @@ use super::{
     routes::State,
 };
 use crate::{
+    access::caller::Caller,
+    config::Scope,
     delta::{Epoch, RoomName, compact_json, is_key},
     log::publisher::{NewDelta, PublishError, Published},
     metrics::Intake,
@@ -145,8 +147,7 @@ impl<'a> From<&'a Published> for Receipt<'a> {
     ),
     extensions(("x-problems" = json!([
         "bad-json", "bad-body", "bad-room-name", "unknown-parameter", "bad-parameter", "bad-idempotency-key",
-        "bad-client-id", "closed", "unknown-namespace", "too-large", "not-taken", "outcome-unknown", "draining",
-        "catching-up", "no-space"
+        "bad-client-id", "unknown-namespace", "too-large", "not-taken", "outcome-unknown", "no-space"
     ])))
 )]
 pub async fn one(
@@ -155,9 +156,9 @@ pub async fn one(
     body: Payload,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let publisher = state.keyholder(request.headers(), Scope::Publish)?;
     Parameters::of(&request, &[])?;
-    let room = state.room(&room)?;
+    let room = state.touchable(&publisher, &room)?;
     let key = idempotency_key(request.headers())?;
     let exclude = excluded_client(request.headers())?;
     let body = collect(
@@ -206,8 +207,8 @@ pub async fn one(
         {"status": 201, "room": "lobby", "offset": 6, "epoch": "4009e9d5f63545d0bab6774de917bfc9", "id": "01a20fe9394377258cf1ec1b31f9ea78", "time": 1795563272515_u64}
     ]}))),
     extensions(("x-problems" = json!([
-        "bad-json", "bad-body", "bad-batch", "unknown-parameter", "bad-parameter", "closed", "too-large",
-        "too-many-deltas", "draining", "catching-up"
+        "bad-json", "bad-body", "bad-batch", "unknown-parameter", "bad-parameter", "too-large",
+        "too-many-deltas"
     ])))
 )]
 pub async fn batch(
@@ -215,7 +216,7 @@ pub async fn batch(
     body: Payload,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let publisher = state.keyholder(request.headers(), Scope::Publish)?;
     Parameters::of(&request, &[])?;
     let limits = &state.services.publish;
     let body = collect(request.headers(), body, "a batch", limits.max_batch_bytes).await?;
@@ -228,7 +229,7 @@ pub async fn batch(
     }
     let checked: Vec<Result<NewDelta, Problem>> = entries
         .into_iter()
-        .map(|entry| state.checked(entry))
+        .map(|entry| state.checked(&publisher, entry))
         .collect();
     let valid: Vec<NewDelta> = checked.iter().flatten().cloned().collect();
     let span = info_span!("publish", deltas = valid.len(), client = peer(&request));
@@ -263,10 +264,10 @@ pub async fn batch(
 }
 
 impl State {
-    fn checked(&self, entry: &RawValue) -> Result<NewDelta, Problem> {
+    fn checked(&self, publisher: &Caller, entry: &RawValue) -> Result<NewDelta, Problem> {
         let entry: BatchEntry = serde_json::from_str(entry.get())
             .map_err(|error| Problem::bad_batch(entry_error(&error)))?;
-        let room = self.room(&entry.room)?;
+        let room = self.touchable(publisher, &entry.room)?;
         let limit = self.services.publish.max_delta_bytes;
         if entry.data.get().len() > limit {
             return Err(Problem::too_large("a delta", limit));

@@ -6,7 +6,7 @@ use tracing::error;
 use utoipa::ToSchema;
 
 use super::{error::Problem, openapi::forms::RoomForm, query::Parameters, routes::State};
-use crate::{access::pattern::Pattern, delta::RoomName};
+use crate::{access::pattern::Pattern, config::Scope, delta::RoomName};
 
 const PARAMETERS: &[&str] = &["match", "after", "limit"];
 const DEFAULT_LIMIT: usize = 100;
@@ -56,11 +56,11 @@ struct Room {
         example = json!({"rooms": [{"room": "chat:1", "newest": 1102, "count": 1100, "bytes": 37290}], "next": "chat:1"})
     )),
     extensions(("x-problems" = json!([
-        "bad-room-name", "unknown-parameter", "bad-parameter", "closed", "draining", "catching-up"
+        "bad-room-name", "unknown-parameter", "bad-parameter"
     ])))
 )]
 pub async fn list(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let reader = state.keyholder(request.headers(), Scope::Read)?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let pattern = parameters.text("match").unwrap_or("*").to_owned();
     let after = parameters.text("after").map(RoomName::new).transpose();
@@ -72,7 +72,9 @@ pub async fn list(request: HttpRequest, state: Data<State>) -> Result<HttpRespon
         let wanted = Pattern::new(&pattern);
         let prefix = wanted.prefix();
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        history.rooms(prefix, after.as_ref(), limit, |room| wanted.matches(room))
+        history.rooms(prefix, after.as_ref(), limit, |room| {
+            wanted.matches(room) && reader.may_touch(room).is_ok()
+        })
     });
     let found = match read.await {
         Ok(Ok(found)) => found,

@@ -9,6 +9,9 @@ use utoipa::{
         ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, ResponseBuilder, Type,
         example::ExampleBuilder,
         path::{Operation, PathItem},
+        security::{
+            ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 
@@ -18,6 +21,19 @@ const NAMES: &str = "x-problems";
 
 /// What any request may be answered.
 const ANYWHERE: [&str; 2] = ["foreign-origin", "internal"];
+
+/// What whoever needs a key or a token may be answered as well.
+const OF_CALLERS: [&str; 6] = [
+    "unauthorized",
+    "token-expired",
+    "forbidden",
+    "closed",
+    "draining",
+    "catching-up",
+];
+
+/// The tag of operations that are open to all.
+const OPEN: &str = "operating";
 
 /// Gives every operation the responses of its problems.
 pub struct Problems;
@@ -32,6 +48,18 @@ struct Row {
 
 impl Modify for Problems {
     fn modify(&self, api: &mut OpenApi) {
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme(
+            "key",
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                "X-API-Key",
+                "An API key of the server's configuration, for backends and operators.",
+            ))),
+        );
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The token of a client, for reading, or an API key."));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
         for item in api.paths.paths.values_mut() {
             operations(item).for_each(describe);
         }
@@ -64,9 +92,21 @@ fn describe(operation: &mut Operation) {
     let named: Vec<String> = named
         .map(|names| serde_json::from_value(names).expect("a test reads all lists of names"))
         .unwrap_or_default();
+    let tags = operation.tags.iter().flatten();
+    let of_callers = match tags.into_iter().any(|tag| tag == OPEN) {
+        true => &[][..],
+        false => &OF_CALLERS,
+    };
+    if !of_callers.is_empty() {
+        let needs = |name: &str| SecurityRequirement::new::<_, [&str; 0], &str>(name, []);
+        // With `--dev`, and for rooms that are open, nothing is needed.
+        let nothing = SecurityRequirement::default();
+        operation.security = Some(vec![nothing, needs("key"), needs("bearer")]);
+    }
     let mut by_status: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     let manual = manual();
-    for name in named.iter().map(String::as_str).chain(ANYWHERE) {
+    let named = named.iter().map(String::as_str);
+    for name in named.chain(of_callers.iter().copied()).chain(ANYWHERE) {
         let row = manual.iter().find(|row| row.slug == name);
         let row = row.unwrap_or_else(|| panic!("the manual has no problem {name}"));
         by_status.entry(row.status).or_default().push(row);

@@ -17,6 +17,7 @@ use crate::{
 pub mod dispatch;
 pub mod hub;
 pub mod life;
+mod passing;
 pub mod registry;
 pub mod room;
 pub mod session;

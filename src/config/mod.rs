@@ -35,7 +35,9 @@ pub use self::{
     http::Http,
     limits::Limits,
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
+    namespaces::{
+        ClientPublish, History, Namespace, Namespaces, RoomAccess, Slow, UnknownNamespace,
+    },
     publish::Publish,
     reader::Shown,
     rooms::Rooms,

@@ -65,7 +65,7 @@ async fn erase(
     state: &State,
 ) -> Result<HttpResponse, Problem> {
     state.must_be_open()?;
-    let room = state.room(room)?;
+    let room = state.stored_room(room)?;
     let epoch = state.services.history.epoch(&room);
     let asked = parameters.text("epoch").unwrap_or_default();
     if !asked.is_empty() && *asked != *epoch {

@@ -83,7 +83,7 @@ pub async fn deltas(
 ) -> Result<HttpResponse, Problem> {
     state.must_be_open()?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
-    let room = state.room(&room)?;
+    let room = state.stored_room(&room)?;
     let question = question(&parameters)?;
     let history = state.services.history.clone();
     let epoch = history.epoch(&room);

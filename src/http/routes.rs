@@ -67,6 +67,15 @@ impl State {
         }
     }
 
+    /// As [`State::room`], of rooms that keep their deltas.
+    pub fn stored_room(&self, name: &str) -> Result<RoomName, Problem> {
+        let room = self.room(name)?;
+        match self.services.stores(&room) {
+            true => Ok(room),
+            false => Err(Problem::not_stored(&room)),
+        }
+    }
+
     /// A name that is valid, in a namespace that exists.
     pub fn room(&self, name: &str) -> Result<RoomName, Problem> {
         let room = RoomName::new(name).map_err(Problem::bad_room_name)?;

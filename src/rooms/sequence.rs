@@ -14,6 +14,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{lanes::Lanes, tail::Tail};
 use crate::{
@@ -43,6 +44,36 @@ pub struct SubId {
 
 /// Bytes of ops that may wait for busy hubs before the room stops taking deltas.
 const CONGESTED_BYTES: usize = 1024 * 1024;
+
+/// What is promised of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Deltas are kept, so that positions mean something.
+    pub stored: bool,
+    /// Who reads too slowly is taken out of the room instead of being disconnected.
+    pub skips: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            stored: true,
+            skips: false,
+        }
+    }
+}
+
+/// A delta that is not stored, on its way to who is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    /// One line of valid JSON.
+    pub data: Bytes,
+    pub key: Option<Arc<str>>,
+    /// The client that is not sent it.
+    pub exclude: Option<Uuid>,
+    /// When it came, in ms since the Unix epoch.
+    pub stamped: u64,
+}
 
 /// A client asks to follow the room.
 #[derive(Debug, Clone)]
@@ -120,6 +151,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Sequence {
     room: RoomName,
+    terms: Terms,
     epoch: Epoch,
     /// Everything of this room up to here was handled.
     position: u64,
@@ -134,6 +166,7 @@ impl Sequence {
     pub fn new(room: RoomName, epoch: Epoch, position: u64) -> Self {
         Self {
             room,
+            terms: Terms::default(),
             epoch,
             position,
             subscribers: HashMap::new(),
@@ -141,6 +174,13 @@ impl Sequence {
             tail: Tail::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// The same room with other promises.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self.lanes.skip_slow(terms.skips);
+        self
     }
 
     pub fn position(&self) -> u64 {
@@ -181,6 +221,23 @@ impl Sequence {
         self.tail.erase(erasure);
     }
 
+    /// A delta that is delivered to who is here, and not stored.
+    pub fn pass(&mut self, passing: &Passing) {
+        if self.lanes.have_audience() {
+            self.lanes.write_passing(&self.room, passing);
+        }
+    }
+
+    /// A hub has taken `sub` out, as its wire is too far behind. It is told, so that it comes back: at the newest, or
+    /// where it stands, if that means something.
+    pub fn skipped(&mut self, sub: SubId) {
+        if let Some(Phase::Live) = self.phase(sub) {
+            self.lanes.seal();
+            let frame = reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE);
+            self.end(sub, frame);
+        }
+    }
+
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
         if self.lanes.have_audience() {
@@ -199,9 +256,13 @@ impl Sequence {
             Subscriber {
                 hub,
                 phase: Phase::Joining,
-                info: join.info.map(Box::new),
+                info: join.info.clone().map(Box::new),
             },
         );
+        if !self.terms.stored {
+            self.join_unstored(&join);
+            return None;
+        }
         let Some(recover) = join.recover else {
             let frame = answers::fresh(join.command, &self.epoch, self.position);
             self.attach(sub, frame, join.join_leave);
@@ -229,6 +290,17 @@ impl Sequence {
             self.start_replay(sub, replay);
         }
         None
+    }
+
+    /// Without positions nothing is recovered, and nobody is told that it was.
+    fn join_unstored(&mut self, join: &Join) {
+        let recovers = join.recover.is_some();
+        if recovers && join.must_recover {
+            let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
+            return self.end(join.sub, reply::reply_frame(join.command, &error));
+        }
+        let frame = answers::unstored(join.command, recovers);
+        self.attach(join.sub, frame, join.join_leave);
     }
 
     /// Everything up to `offset` has been handed to the room.

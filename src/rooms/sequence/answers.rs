@@ -38,6 +38,11 @@ pub fn unrecovered(command: u32, epoch: &str, offset: u64) -> Bytes {
     subscribed(command, lost)
 }
 
+/// A subscription of a room that stores nothing. Whoever comes back to a position may have missed something.
+pub fn unstored(command: u32, was_recovering: bool) -> Bytes {
+    reply::reply_frame(command, &Outcome::SubscribeUnstored { was_recovering })
+}
+
 /// Deltas as pushes; nothing for none.
 pub fn pushes(deltas: &[Arc<Delta>]) -> Bytes {
     let mut frame = FrameBuilder::default();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{HubId, SubId};
+use super::{HubId, Passing, SubId};
 use crate::{
     delta::{Delta, RoomName},
     protocol::{
@@ -41,6 +41,8 @@ pub enum Op {
         stamped: u64,
         /// The session that is passed over.
         except: Option<u64>,
+        /// Who is too far behind is taken out instead.
+        skips: bool,
     },
     /// For those who are attached and asked for it.
     Membership { frame: Bytes },
@@ -65,6 +67,7 @@ pub struct Lanes {
     stamped: u64,
     /// The session that does not get the burst.
     except: Option<u64>,
+    skips: bool,
 }
 
 impl Lanes {
@@ -94,6 +97,21 @@ impl Lanes {
         self.seal_if_full();
     }
 
+    /// Whether who is too far behind is taken out instead of being disconnected.
+    pub fn skip_slow(&mut self, skips: bool) {
+        self.skips = skips;
+    }
+
+    pub fn write_passing(&mut self, room: &RoomName, passing: &Passing) {
+        self.begin_burst(passing.exclude.map(client_id::session_of));
+        if self.deltas == 0 {
+            self.stamped = passing.stamped;
+        }
+        reply::write_unstored(&mut self.burst, room, &passing.data, passing.key.as_deref());
+        self.deltas += 1;
+        self.seal_if_full();
+    }
+
     pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
         self.begin_burst(None);
         reply::write_ephemeral(&mut self.burst, room, data, info);
@@ -108,6 +126,7 @@ impl Lanes {
                 deltas: std::mem::take(&mut self.deltas),
                 stamped: std::mem::take(&mut self.stamped),
                 except: self.except.take(),
+                skips: self.skips,
             };
             self.push_to_audience(&op);
         }

@@ -15,12 +15,14 @@ use crate::{
 };
 
 pub mod dispatch;
+pub mod follower;
 pub mod hub;
 pub mod life;
 mod passing;
 pub mod registry;
 pub mod room;
 pub mod session;
+mod subscribing;
 #[cfg(test)]
 mod testing;
 

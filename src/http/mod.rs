@@ -2,11 +2,13 @@
 
 pub mod body;
 pub mod connection;
+mod credentials;
 pub mod erase;
 pub mod error;
 pub mod events;
 pub mod health;
 pub mod history;
+pub mod openapi;
 pub mod page;
 pub mod polling;
 pub mod publish;

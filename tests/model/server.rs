@@ -70,7 +70,7 @@ impl Server {
         let hub = id as usize % HUBS;
         self.hubs[hub].table.open(id, wire.clone());
         let session = Session {
-            core: protocol::Session::new(Uuid::from_u128(id.into()), settings),
+            core: protocol::Session::new(Uuid::from_u128(id.into()), None, settings),
             hub,
             wire,
             inbox: VecDeque::new(),
@@ -320,6 +320,7 @@ impl Server {
                     start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
+                    is_named: false,
                     info: presence.then(|| core.info().clone()),
                 };
                 let last_room = &mut self.last_room;
@@ -371,7 +372,8 @@ impl Server {
     /// Notices for a life that is over reach nobody.
     fn pass_on(&mut self, hub: HubId, notices: &mut Vec<Notice<u64>>) {
         for notice in notices.drain(..) {
-            let (Notice::Done(key) | Notice::Credit(key, _)) = notice else {
+            let (Notice::Done(key) | Notice::Credit(key, _) | Notice::Skipped(key, _)) = notice
+            else {
                 continue;
             };
             let Some(life) = self.rooms.values_mut().find(|life| life.key == key) else {
@@ -379,6 +381,7 @@ impl Server {
             };
             match notice {
                 Notice::Credit(_, sub) => life.send(Message::Credit(sub)),
+                Notice::Skipped(_, sub) => life.send(Message::Skipped(sub)),
                 _ => life.hub_done(hub),
             }
         }

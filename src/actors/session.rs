@@ -7,13 +7,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Waker,
+    task::{Context as TaskContext, Poll, Waker},
     time::Duration,
 };
 
-use actix::prelude::*;
+use actix::{fut::ActorFuture, prelude::*};
+use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
 
@@ -34,12 +36,12 @@ use crate::{
         codes::{Disconnect, ErrorCode},
         format::Format,
         frame::FrameBuilder,
-        reply::{self, Outcome, Publication},
+        reply::{self, Emulated, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::PageLimit,
-        sequence::{Join, Start, SubId, answers},
+        sequence::{Join, SubId, answers},
         store::{Order, StoreError},
     },
 };
@@ -61,6 +63,11 @@ struct Seldom {
     /// What comes behind messages that are held up: a room that the client leaves must know of its coming first.
     waiting: VecDeque<Effect>,
 }
+
+/// Commands of a client that has no socket. Whoever sends them waits until they are handled.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Hear(pub Bytes);
 
 pub struct Session {
     id: u64,
@@ -120,6 +127,11 @@ impl Session {
 
     pub fn hub(&self) -> &LocalHub {
         &self.hub
+    }
+
+    /// The client has no socket, and is told how to name its session.
+    pub fn emulate(&mut self, emulated: Emulated) {
+        self.core.emulate(emulated);
     }
 
     /// Whether the transport may read on; if not, `waker` is woken when it may.
@@ -224,7 +236,7 @@ impl Session {
                 command,
                 room,
                 number,
-                recover,
+                start,
                 must_recover,
                 join_leave,
                 presence,
@@ -235,7 +247,7 @@ impl Session {
                     hub: self.hub.id,
                     format: Format::Frames,
                     command,
-                    start: recover.map_or(Start::Now, Start::Behind),
+                    start,
                     must_recover,
                     join_leave,
                     info: presence.then(|| self.core.info().clone()),
@@ -418,13 +430,7 @@ impl Session {
         }));
     }
 
-    fn publish(
-        &mut self,
-        command: u32,
-        room: RoomName,
-        body: bytes::Bytes,
-        ctx: &mut Context<Self>,
-    ) {
+    fn publish(&mut self, command: u32, room: RoomName, body: Bytes, ctx: &mut Context<Self>) {
         let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
         let delta = NewDelta {
             room,
@@ -480,6 +486,34 @@ impl Session {
 
     fn fail(&self, command: u32, error: ErrorCode) {
         self.reply(command, &Outcome::Error(error));
+    }
+}
+
+impl Handler<Hear> for Session {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, Hear(commands): Hear, _: &mut Self::Context) -> Self::Result {
+        Box::pin(Hearing(commands))
+    }
+}
+
+/// Waits until the session may be read.
+struct Hearing(Bytes);
+
+impl ActorFuture<Session> for Hearing {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        session: &mut Session,
+        ctx: &mut Context<Session>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        if !session.may_read(cx.waker()) {
+            return Poll::Pending;
+        }
+        session.receive(&self.0, ctx);
+        Poll::Ready(())
     }
 }
 

@@ -74,6 +74,7 @@ impl Follower {
                 start: start.clone(),
                 must_recover: false,
                 join_leave: false,
+                is_named: false,
                 info: None,
             };
             match subscribing::subscribe(&self.services, &self.hub, room, join) {
@@ -88,6 +89,11 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Ends the session with what the transport has to say at its end.
+    pub fn end(&self, why: Disconnect) {
+        self.wire.close(why);
     }
 
     /// The wire has nothing queued any more.

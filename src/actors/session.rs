@@ -20,7 +20,7 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
 
 use super::{
-    Services,
+    Services, Topic,
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
@@ -31,17 +31,18 @@ use crate::{
     delta::{Delta, RoomName},
     log::publisher::{NewDelta, PublishError, wall_clock_ms},
     metrics::{Closing, Intake, Transport},
+    presence::form,
     protocol::{
         client_id,
         codes::{Disconnect, ErrorCode},
         format::Format,
         frame::FrameBuilder,
-        reply::{self, Emulated, Outcome, Publication},
+        reply::{self, ClientInfo, Emulated, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::PageLimit,
-        sequence::{Join, SubId, answers},
+        sequence::{Join, SubId},
         store::{Order, StoreError},
     },
 };
@@ -90,8 +91,10 @@ pub struct Session {
 }
 
 impl Session {
+    /// `token` is what the client showed with its handshake.
     pub fn new(
         transport: Transport,
+        token: Option<Box<str>>,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
@@ -106,7 +109,7 @@ impl Session {
         };
         Self {
             id,
-            core: protocol::Session::new(client, settings),
+            core: protocol::Session::new(client, token, settings),
             wire,
             hub,
             services,
@@ -250,6 +253,7 @@ impl Session {
                     start,
                     must_recover,
                     join_leave,
+                    is_named: !self.core.info().user.is_empty(),
                     info: presence.then(|| self.core.info().clone()),
                 };
                 self.subscribe(room, join, ctx);
@@ -290,6 +294,7 @@ impl Session {
             } => {
                 let sent = self.within_rate(&room, rate) && {
                     let info = self.core.info().clone();
+                    self.tell_others(&room, &info, &data);
                     let sent = self.services.registry.pass(&room, Ephemeral { data, info });
                     matches!(sent, Some(Ok(())))
                 };
@@ -315,6 +320,9 @@ impl Session {
         self.cancel_stale(ctx);
         let random = self.core.info().id.as_u64_pair().0;
         self.slot = Some(self.hub.ping(self.id, random));
+        let user = &self.core.info().user;
+        let presence = &self.services.presence;
+        presence.with(|core, now| core.user_came(now, user));
         debug!("connected");
     }
 
@@ -349,7 +357,8 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            self.wire.push(&answers::presence(command, vec![], stats));
+            let frame = self.services.presence.answer(room, command, stats);
+            self.wire.push(&frame);
             return;
         }
         let ask = |ticket: Ticket| Ask {
@@ -463,6 +472,17 @@ impl Session {
         );
     }
 
+    /// As well as it goes: those who are at other servers may miss it.
+    fn tell_others(&self, room: &RoomName, info: &ClientInfo, data: &Bytes) {
+        if let Some(others) = &self.services.others {
+            let from = self.services.presence.id();
+            let body = form::encode_ephemeral(from, room, info, data);
+            if !others.tell(Topic::Ephemeral, body) {
+                self.services.metrics.presence().ephemeral_dropped();
+            }
+        }
+    }
+
     fn within_rate(&mut self, room: &RoomName, rate: u32) -> bool {
         let seldom = self.seldom.get_or_insert_default();
         let limiter = seldom.rates.entry(room.namespace().to_owned());
@@ -535,6 +555,9 @@ impl Actor for Session {
         self.hub.close(self.id);
         if let Some(slot) = self.slot.take() {
             self.hub.stop_pinging(self.id, slot);
+            let user = &self.core.info().user;
+            let presence = &self.services.presence;
+            presence.with(|core, now| core.user_went(now, user));
         }
         for (room, number) in self.core.subscriptions() {
             subscribing::leave(&self.services, &self.hub, room, self.sub(number));

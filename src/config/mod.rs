@@ -10,10 +10,12 @@ mod amqp;
 mod error;
 mod flags;
 mod http;
+mod keys;
 mod layers;
 mod limits;
 mod log;
 mod namespaces;
+mod presence;
 mod publish;
 mod reader;
 mod rooms;
@@ -31,11 +33,13 @@ pub use self::{
     access::{Access, Secret},
     amqp::Amqp,
     error::{BadSetting, ConfigError},
-    flags::ServeFlags,
+    flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
+    keys::{ApiKey, Scope},
     limits::Limits,
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
+    presence::Presence,
     publish::Publish,
     reader::Shown,
     rooms::Rooms,
@@ -54,8 +58,10 @@ pub struct Config {
     pub storage: Storage,
     pub amqp: Amqp,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub http: Http,
     pub access: Access,
+    pub keys: Vec<ApiKey>,
     pub namespaces: Namespaces,
 }
 
@@ -65,9 +71,22 @@ impl Config {
         Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
     }
 
+    /// As [`Self::load`], for a command that works on the log in RabbitMQ.
+    pub fn load_amqp(flags: &AmqpFlags) -> Result<Self, ConfigError> {
+        let (named, default_file) = (flags.config.as_deref(), Path::new(layers::DEFAULT_FILE));
+        let layers = layers::merge(named, flags.given(), env::vars_os(), default_file)?;
+        let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(config)
+    }
+
     /// Every setting, as [`Config::load`] would read it.
     pub fn explain(flags: &ServeFlags) -> Result<Vec<Shown>, ConfigError> {
-        let layers = layers::merge(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))?;
+        let layers = layers::merge(
+            flags.config.as_deref(),
+            flags.given(),
+            env::vars_os(),
+            Path::new(layers::DEFAULT_FILE),
+        )?;
         let (_, settings) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(settings.into_iter().map(Shown::from).collect())
     }
@@ -77,7 +96,8 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         default_file: &Path,
     ) -> Result<Self, ConfigError> {
-        let layers = layers::merge(flags, environment, default_file)?;
+        let named = flags.config.as_deref();
+        let layers = layers::merge(named, flags.given(), environment, default_file)?;
         let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(config)
     }
@@ -93,13 +113,27 @@ impl Config {
             storage: Storage::read(from),
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
+            presence: Presence::read(from),
             http: Http::read(from, server.dev),
             access: Access::read(from),
+            keys: ApiKey::read_all(from),
             namespaces: Namespaces::read(from, server.dev),
             server,
         };
         config.check(from);
         Ok((config, reader.finish()?))
+    }
+
+    /// Whether anybody at all may connect, read or publish.
+    pub fn is_open(&self) -> bool {
+        let Access {
+            anonymous,
+            token_secrets,
+            token_key_files,
+            ..
+        } = &self.access;
+        let clients = *anonymous || !token_secrets.is_empty() || !token_key_files.is_empty();
+        self.server.dev || clients || !self.keys.is_empty()
     }
 
     /// What one concern asks of another.

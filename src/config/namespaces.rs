@@ -25,8 +25,11 @@ pub struct Namespace {
     pub client_publish_rate: u32,
     /// Deltas that a client gets which subscribes for the first time, the newest; 0 for none.
     pub rewind: u32,
+    /// Clients may ask who is in a room, and not only how many.
     pub presence: bool,
     pub join_leave: bool,
+    /// The backend hears of rooms that are occupied and vacated.
+    pub events: bool,
 }
 
 /// Who may follow a room. A client's token may open more; see `access/rules.rs`.
@@ -104,6 +107,11 @@ impl Namespaces {
         kept.max().unwrap_or_default()
     }
 
+    /// Whether the backend hears of some room.
+    pub fn have_events(&self) -> bool {
+        self.by_name.values().any(|namespace| namespace.events)
+    }
+
     /// The namespace that a room belongs to.
     pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
         self.by_name
@@ -169,6 +177,7 @@ impl Namespace {
             rewind: from.number(&key("rewind"), 0, 0..=1000),
             presence: from.switch(&key("presence"), false),
             join_leave: from.switch(&key("join_leave"), false),
+            events: from.switch(&key("events"), false),
         }
     }
 }

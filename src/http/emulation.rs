@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::{
     body::{BodyWire, Dress, Feed, Reader},
     connection::Cut,
+    credentials,
     error::Problem,
     publish::collect,
     query::Parameters,
@@ -182,6 +183,7 @@ fn begin(
     let secret = Uuid::new_v4();
     let mut session = Session::new(
         transport,
+        credentials::token(request.headers(), services.access.cookie()),
         wire.clone(),
         reading.frames.clone(),
         services,

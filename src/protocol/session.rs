@@ -124,6 +124,8 @@ struct Subscription {
 pub struct Session {
     info: ClientInfo,
     grants: Option<Box<Grants>>,
+    /// Shown with the handshake; kept until the client connects.
+    token: Option<Box<str>>,
     connected: bool,
     /// Nothing of the client is handled any more.
     closed: bool,
@@ -135,8 +137,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// `id` is the client's for the life of its connection.
-    pub fn new(id: Uuid, settings: SessionSettings) -> Self {
+    /// `id` is the client's for the life of its connection; `token` is one that came before its `connect`.
+    pub fn new(id: Uuid, token: Option<Box<str>>, settings: SessionSettings) -> Self {
         Self {
             info: ClientInfo {
                 user: Arc::from(""),
@@ -144,6 +146,7 @@ impl Session {
                 info: None,
             },
             grants: None,
+            token,
             connected: false,
             closed: false,
             next_number: 1,
@@ -246,14 +249,18 @@ impl Session {
                     .map_err(fail)?,
             );
         } else if let Some(request) = command.presence {
-            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
+            let room = self
+                .presence_room(&request.channel, policy, false)
+                .map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: false,
             });
         } else if let Some(request) = command.presence_stats {
-            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
+            let room = self
+                .presence_room(&request.channel, policy, true)
+                .map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
@@ -313,7 +320,12 @@ impl Session {
         if self.connected {
             return Err(Refusal::Close(Disconnect::BAD_REQUEST));
         }
-        match policy.access.client(&request.token, policy.now) {
+        let shown = self.token.take().unwrap_or_default();
+        let token = match request.token.is_empty() {
+            true => &*shown,
+            false => &*request.token,
+        };
+        match policy.access.client(token, policy.now) {
             Ok(client) => {
                 self.info.user = client.user;
                 self.info.info = client.info;
@@ -507,11 +519,17 @@ impl Session {
             .ok_or_else(|| ErrorCode::PERMISSION_DENIED.because("subscribe to the room first"))
     }
 
-    fn presence_room(&self, channel: &str, policy: Policy<'_>) -> Result<RoomName, ErrorCode> {
+    /// How many are in a room (`stats`) may be asked of any; who they are, where its namespace says so.
+    fn presence_room(
+        &self,
+        channel: &str,
+        policy: Policy<'_>,
+        stats: bool,
+    ) -> Result<RoomName, ErrorCode> {
         let room = room_name(channel)?;
         let namespace = namespace_of(&room, policy.namespaces)?;
         self.may_ask(&room, namespace)?;
-        match namespace.presence {
+        match stats || namespace.presence {
             true => Ok(room),
             false => {
                 Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence"))

@@ -70,7 +70,7 @@ impl Server {
         let hub = id as usize % HUBS;
         self.hubs[hub].table.open(id, wire.clone());
         let session = Session {
-            core: protocol::Session::new(Uuid::from_u128(id.into()), settings),
+            core: protocol::Session::new(Uuid::from_u128(id.into()), None, settings),
             hub,
             wire,
             inbox: VecDeque::new(),
@@ -320,6 +320,7 @@ impl Server {
                     start,
                     must_recover,
                     join_leave,
+                    is_named: false,
                     info: presence.then(|| core.info().clone()),
                 };
                 let last_room = &mut self.last_room;

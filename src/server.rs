@@ -155,6 +155,7 @@ impl Server {
             presence,
             others,
             metrics,
+            large_deltas: Default::default(),
             ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
             access: Access::open(&config.access, &config.keys, config.server.dev)?,

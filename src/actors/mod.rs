@@ -18,6 +18,7 @@ use crate::{
 pub mod dispatch;
 pub mod follower;
 pub mod hub;
+pub mod large;
 pub mod life;
 mod passing;
 pub mod presence;
@@ -42,6 +43,7 @@ pub struct Services {
     /// The way to the other servers, if there may be any.
     pub others: Option<Box<dyn Others>>,
     pub metrics: Metrics,
+    pub large_deltas: large::Warnings,
     /// How taking in what other producers publish is doing; none without a shared log.
     pub ingress: Option<Arc<Status>>,
     pub namespaces: Namespaces,

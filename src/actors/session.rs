@@ -429,6 +429,7 @@ impl Session {
     }
 
     fn publish(&mut self, command: u32, room: RoomName, body: Bytes, ctx: &mut Context<Self>) {
+        self.services.look_at_size(&room, body.len());
         let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
         let delta = NewDelta {
             room,

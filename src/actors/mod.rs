@@ -68,6 +68,8 @@ pub enum Topic {
     Presence,
     /// What a client said to a room, and is not stored.
     Ephemeral,
+    /// A delta of a room that stores nothing.
+    Unstored,
 }
 
 /// How far the server has read a partition of a shared log.

@@ -21,6 +21,7 @@ use futures_util::future::select_all;
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
+pub use self::logs::amqp_settings;
 use crate::{
     actors::{
         Services,

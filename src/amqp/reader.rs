@@ -20,7 +20,8 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-use self::delivery::{Acks, ack, next_of, offset, position};
+pub(super) use self::delivery::position;
+use self::delivery::{Acks, ack, next_of, offset};
 use super::{
     Generation,
     attach::{self, Checkpoint, Verdict},

@@ -4,8 +4,10 @@
 //! Whatever exists is taken as it is, so an instance needs no permission to configure anything if
 //! somebody has set up the topology before, until a stream has to be replaced.
 
+mod objects;
 mod records;
 mod streams;
+mod survey;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +26,10 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::streams::queue_exists;
+pub use self::{
+    objects::{Found, Kind, Object},
+    survey::{Extent, PartitionSurvey, Survey},
+};
 use super::{
     Generation, Settings,
     connection::{ConnectError, Connector, reply},

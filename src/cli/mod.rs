@@ -1,5 +1,6 @@
 //! The command line: one command a file.
 
+mod amqp;
 pub mod bench;
 mod publish;
 mod serve;
@@ -36,6 +37,8 @@ enum Command {
     Tail(tail::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Set up the log in RabbitMQ, and look at it
+    Amqp(amqp::Flags),
     /// Print the version
     Version,
 }
@@ -60,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Publish(flags) => on_this_thread(publish::run(flags)),
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
+        Command::Amqp(flags) => on_this_thread(amqp::run(flags)),
         Command::Version => version::run(),
     };
     match result {

@@ -29,7 +29,7 @@ use self::reader::{Reader, Setting};
 pub use self::{
     amqp::Amqp,
     error::{BadSetting, ConfigError},
-    flags::ServeFlags,
+    flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
     limits::Limits,
     log::{Log, LogFormat},
@@ -60,12 +60,21 @@ impl Config {
         Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
     }
 
+    /// As [`Self::load`], for a command that works on the log in RabbitMQ.
+    pub fn load_amqp(flags: &AmqpFlags) -> Result<Self, ConfigError> {
+        let (named, default_file) = (flags.config.as_deref(), Path::new(layers::DEFAULT_FILE));
+        let layers = layers::merge(named, flags.given(), env::vars_os(), default_file)?;
+        let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(config)
+    }
+
     fn from_sources(
         flags: &ServeFlags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         default_file: &Path,
     ) -> Result<Self, ConfigError> {
-        let layers = layers::merge(flags, environment, default_file)?;
+        let named = flags.config.as_deref();
+        let layers = layers::merge(named, flags.given(), environment, default_file)?;
         let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(config)
     }

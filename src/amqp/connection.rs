@@ -21,7 +21,7 @@ pub enum ConnectError {
     NoAddress,
     #[error("can't read the CA file {path}: {source}")]
     CaFile { path: PathBuf, source: io::Error },
-    #[error("can't connect to {address}: {source}")]
+    #[error("can't connect to {address}: {}", explain(source))]
     Broker {
         address: String,
         source: lapin::Error,
@@ -163,6 +163,22 @@ impl Link {
 fn random() -> u64 {
     // All of the lower half is random but its two highest bits.
     Uuid::new_v4().as_u64_pair().1 << 2
+}
+
+/// What is wrong, and what would be right.
+fn explain(error: &lapin::Error) -> String {
+    match (reply(error), error.kind()) {
+        (Some((403, _)), _) => "the broker refuses the user or the password".into(),
+        (Some((530, words)), _) => {
+            format!("the broker does not let the user into that virtual host ({words})")
+        }
+        (_, ErrorKind::IOError(cause)) if cause.kind() == io::ErrorKind::InvalidData => format!(
+            "no TLS that can be trusted: {cause}; amqps:// needs a port that speaks TLS, and a CA \
+             that has signed the broker's certificate"
+        ),
+        (_, ErrorKind::IOError(cause)) => cause.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// What the broker answered: a code of AMQP, such as 404, and its words.

@@ -308,7 +308,7 @@ impl Reader {
         match &entry {
             Entry::Seal(_) => return Err(Stop::End(End::Replaced(Old::Exists))),
             Entry::Heartbeat(heartbeat) if heartbeat.producer == self.publisher.producer() => {
-                self.publisher.returned(heartbeat.beat);
+                self.publisher.returned(heartbeat.beat, position);
             }
             _ => {}
         }

@@ -69,10 +69,24 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, but those that one before them has told.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            if !told.is_empty() {
+                told += ": ";
+            }
+            told += &cause;
+        }
+    }
+    told
 }
 
 fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
@@ -91,6 +105,15 @@ fn how_to_reach(url: &ServerUrl) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let cause = std::io::Error::other("refused");
+        let error = anyhow::Error::new(cause).context("can't connect: refused");
+        assert_eq!(told(&error), "can't connect: refused");
+        let error = anyhow::Error::msg("refused").context("can't connect");
+        assert_eq!(told(&error), "can't connect: refused");
+    }
 
     #[test]
     fn every_command_that_takes_arguments_shows_examples() {

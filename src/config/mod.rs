@@ -31,7 +31,7 @@ pub use self::{
     error::{BadSetting, ConfigError},
     flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
-    limits::Limits,
+    limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
     publish::Publish,

@@ -4,7 +4,10 @@ use actix_web::{HttpResponse, web::Data};
 use serde_json::json;
 
 use super::{error::Problem, routes::State};
-use crate::metrics;
+use crate::{
+    log::publisher::{PublishError, Refusal},
+    metrics,
+};
 
 /// `GET /healthz`: the process answers.
 pub async fn live() -> HttpResponse {
@@ -21,6 +24,17 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
     }
     if state.life.is_catching_up() {
         return Err(Problem::catching_up(&state.services.progress()));
+    }
+    if state.services.is_shared() {
+        for refusal in state.services.publisher.refusals() {
+            match refusal {
+                PublishError::NoSpace => return Err(Problem::reads_nothing("its disk is full")),
+                PublishError::NotTaken {
+                    why: Refusal::Reopening,
+                } => return Err(Problem::reads_nothing("its database failed")),
+                _ => {}
+            }
+        }
     }
     let mut answer = json!({
         "status": "ready",
@@ -39,6 +53,9 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
             })
         });
         answer["partitions"] = partitions.collect();
+        if let Some(why) = state.services.publisher.refusals().next() {
+            answer["refuses_publishes"] = why.to_string().into();
+        }
     }
     Ok(HttpResponse::Ok().json(answer))
 }

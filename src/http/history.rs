@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
+    actors::Reach,
     delta::{Epoch, MAX_OFFSET, RoomName},
     protocol::reply::Publication,
     rooms::{
@@ -83,7 +84,7 @@ pub async fn deltas(
     if let From::After(after) = from
         && same_life
         && after > history.durable(&room)
-        && state.services.is_shared()
+        && state.services.reach(&room, after).await == Reach::Behind
     {
         return Err(Problem::behind());
     }

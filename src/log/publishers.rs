@@ -18,6 +18,11 @@ impl Publishers {
         Self(publishers.into())
     }
 
+    /// Why a partition takes nothing at the moment, for each that does not.
+    pub fn refusals(&self) -> impl Iterator<Item = PublishError> {
+        self.0.iter().filter_map(Publisher::refusal)
+    }
+
     /// Publishes all of `deltas`, those of a room in their order, and waits until each is safe or
     /// refused; one result a delta, in their order.
     pub async fn publish(&self, deltas: Vec<NewDelta>) -> Vec<Result<Published, PublishError>> {

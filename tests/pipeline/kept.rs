@@ -90,6 +90,14 @@ impl KeptLog for Kept {
         heartbeat.producer == 0
     }
 
+    fn ask_beat(&self) -> u64 {
+        1
+    }
+
+    fn beat_place(&self, _: u64) -> Option<u64> {
+        None
+    }
+
     fn is_closed(&self) -> bool {
         false
     }

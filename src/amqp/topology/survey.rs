@@ -65,9 +65,9 @@ impl Topology {
     pub async fn survey(&self) -> Result<Survey, TopologyError> {
         self.connected(async |connection| {
             let objects = self.look(connection).await?;
-            let generations = match queue_exists(connection, &self.meta()).await? {
-                true => self.read_only(connection).await?,
-                false => Generations::default(),
+            let generations = match self.current(connection).await {
+                Err(error) if error.is_missing_stream() => Generations::default(),
+                generations => generations?,
             };
             let mut partitions = Vec::new();
             for partition in 0..generations.partitions().unwrap_or_default() {
@@ -86,8 +86,8 @@ impl Topology {
         .await
     }
 
-    /// As [`Self::read`], without a marker: up to where the stream ended when it was looked at.
-    async fn read_only(&self, connection: &Connection) -> Result<Generations, TopologyError> {
+    /// The generations, without a marker: up to where their stream ended when it was looked at.
+    pub async fn current(&self, connection: &Connection) -> Result<Generations, TopologyError> {
         let Some(end) = last(connection, &self.meta())
             .await?
             .map(|of| position(&of))
@@ -96,6 +96,14 @@ impl Topology {
         };
         let mut records = consume(connection, &self.meta(), "first", PREFETCH).await?;
         fold(&mut records, |delivery, _| position(delivery) >= end).await
+    }
+
+    /// Hears of all records of generations from now on.
+    pub async fn follow_generations(
+        &self,
+        connection: &Connection,
+    ) -> Result<Consumer, TopologyError> {
+        consume(connection, &self.meta(), "next", PREFETCH).await
     }
 
     async fn extent(

@@ -243,7 +243,11 @@ fn as_text(report: &Report) -> String {
             true => "",
             false => "  MISSING",
         };
-        text += &format!("  {:<15}  {}{fate}\n", object.kind, object.name);
+        let width = report.objects.iter().map(|of| of.name.len()).max();
+        let width = width.unwrap_or_default();
+        let line = format!("  {:<15}  {:<width$}{fate}", object.kind, object.name);
+        text += line.trim_end();
+        text.push('\n');
     }
     if report.partitions.is_empty() {
         return text;

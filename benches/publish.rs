@@ -114,6 +114,7 @@ fn applied(path: &Path, rooms: usize, keyed: bool, size: u64) -> Outcome<f64> {
                     keyed,
                     stamped: n as u64,
                     info: Bytes::new(),
+                    exclude: None,
                     producer: 1,
                     sequence: n as u64 + 1,
                 };
@@ -173,6 +174,7 @@ fn published(path: &Path) -> Outcome<(f64, Vec<Duration>)> {
                 body: body.clone(),
                 key: None,
                 info: Bytes::new(),
+                exclude: None,
             };
             for result in publisher.publish(vec![delta]).await {
                 result.expect("a delta must be published, or the figures mean nothing");

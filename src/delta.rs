@@ -5,6 +5,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// Longest room name, in bytes. AMQP routing keys end there, and so do the names of the client protocol.
 pub const MAX_ROOM_NAME_BYTES: usize = 255;
@@ -14,6 +15,9 @@ pub const MAX_JSON_DEPTH: usize = 128;
 
 /// Positions stay below 2^53, so that a client whose numbers are doubles reads them exactly.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
+
+/// Longest idempotency key, in bytes.
+pub const MAX_KEY_BYTES: usize = 128;
 
 /// The namespace of a room whose name has no `:`.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -117,6 +121,12 @@ pub fn partition_of(room: &RoomName, partitions: u16) -> u16 {
     u16::try_from(hash % u32::from(partitions)).expect("a remainder is below its divisor")
 }
 
+/// Whether a text may be an idempotency key: 1 to [`MAX_KEY_BYTES`] visible ASCII characters.
+pub fn is_key(text: &str) -> bool {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible && (1..=MAX_KEY_BYTES).contains(&text.len())
+}
+
 /// Names the life of a log: positions of two epochs can't be compared. Never empty, never `_`: the client protocol
 /// gives both a meaning of their own ("any" and "invalidated").
 pub type Epoch = Arc<str>;
@@ -143,6 +153,8 @@ pub struct Delta {
     pub data: Bytes,
     /// The client that published through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not sent it live. History does not keep this, so that a replay leaves nothing out.
+    pub exclude: Option<Uuid>,
 }
 
 /// Why bytes are no delta.

@@ -5,6 +5,7 @@
 //! speak. [`server`] puts the parts together, [`cli`] starts it, and [`client`] is the other side of the wire, for the
 //! commands that talk to a server; `docs/architecture.md` tells the whole story.
 
+pub mod access;
 pub mod actors;
 pub mod amqp;
 pub mod cli;

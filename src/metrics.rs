@@ -26,12 +26,21 @@
 //! | `roomwire_log_lag_seconds{partition}` | gauge, seconds | how far the server is behind a shared log |
 //! | `roomwire_log_confirms_total{partition}` | counter | entries that a shared log has confirmed |
 //! | `roomwire_log_confirm_seconds_total{partition}` | counter, seconds | sum of the times that confirms took |
+//! | `roomwire_ingress_connected` | gauge, 0 or 1 | whether the server waits for other producers' messages |
+//! | `roomwire_ingress_holds` | gauge, 0 or 1 | whether it is the server that takes them in |
+//! | `roomwire_ingress_tenures_total` | counter | how often it has begun to take in |
+//! | `roomwire_ingress_messages_total{result}` | counter | messages, `taken` or `rejected` |
+//! | `roomwire_ingress_in_flight` | gauge | messages that are being taken in |
+//! | `roomwire_ingress_waiting` | gauge | messages in the queue that no server has |
+//! | `roomwire_ingress_stalled_seconds` | gauge, seconds | for how long no message in flight has got on |
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
+
+mod ingress;
 
 use std::time::Duration;
 
 use crate::{
-    log::{LogStatus, publisher::PublishError},
+    log::{LogStatus, publisher::PublishError, tenure::status::Figures},
     rooms::sequence::Tally,
 };
 use prometheus::{
@@ -130,6 +139,7 @@ pub struct Metrics {
     publish_seconds: Histogram,
     delivery_seconds: Histogram,
     log: LogFigures,
+    ingress: ingress::Ingress,
 }
 
 /// By partition; nothing is shown of an embedded log.
@@ -264,6 +274,7 @@ impl Metrics {
                 &DELIVERY_BUCKETS,
             ),
             log: LogFigures::new(on),
+            ingress: ingress::Ingress::new(on),
             registry,
         }
     }
@@ -288,6 +299,11 @@ impl Metrics {
         raise(&figures.confirms, status.confirmed);
         let seconds = figures.confirm_seconds.with_label_values(label);
         seconds.inc_by((status.confirm_time.as_secs_f64() - seconds.get()).max(0.0));
+    }
+
+    /// How taking in is doing; of a server without a shared log nothing is shown.
+    pub fn ingress(&self, figures: &Figures) {
+        self.ingress.show(figures);
     }
 
     /// All figures in Prometheus' text format; to be sent as [`CONTENT_TYPE`].

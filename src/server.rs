@@ -2,6 +2,7 @@
 
 mod catching_up;
 mod logs;
+mod taking_in;
 
 use std::{
     io,
@@ -17,12 +18,14 @@ use actix_rt::net::TcpStream;
 use actix_server::ServerHandle;
 use actix_service::{fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
-use futures_util::future::select_all;
+use futures_util::future::{OptionFuture, join, select_all};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
 pub use self::logs::amqp_settings;
 use crate::{
+    access::{Access, keyset::KeyFileError},
     actors::{
         Services,
         dispatch::RoomDispatch,
@@ -30,7 +33,7 @@ use crate::{
         life::Life,
         registry::Registry,
     },
-    amqp,
+    amqp::{self, ingress::Ingress},
     config::{Config, Namespaces},
     http::{
         routes::{self, State},
@@ -66,6 +69,8 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("can't use the keys for tokens")]
+    Keys(#[from] KeyFileError),
     #[error("can't start")]
     Threads(#[from] io::Error),
     #[error("can't use the log on RabbitMQ")]
@@ -82,6 +87,7 @@ pub struct Server {
     services: Arc<Services>,
     life: Arc<Life>,
     pipelines: Vec<PipelineHandle>,
+    ingress: Option<Ingress>,
 }
 
 impl Server {
@@ -92,7 +98,7 @@ impl Server {
         let Logs {
             partitions,
             patience,
-            shared,
+            cluster,
         } = logs::open(&config).await?;
         let rules: Rules = Arc::new(retention(config.namespaces.clone()));
         let registry = Arc::new(Registry::default());
@@ -113,6 +119,7 @@ impl Server {
             logs.push(log);
             publishers.push(publisher);
         }
+        let tenures = pipelines.iter().map(|of| of.watch().tenure).collect();
         let services = Arc::new(Services {
             history: history.expect("a log has a partition"),
             publisher: Publishers::new(publishers),
@@ -121,7 +128,9 @@ impl Server {
             hubs: Hubs::default(),
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
             metrics: Metrics::new(),
+            ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
+            access: Access::open(&config.access, config.server.dev)?,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,
@@ -130,13 +139,15 @@ impl Server {
             .into_iter()
             .map(Pipeline::spawn)
             .collect::<Result<_, _>>()?;
-        let life = Arc::new(match shared {
-            true => Life::catching_up(),
-            false => Life::default(),
+        let life = Arc::new(match &cluster {
+            Some(_) => Life::catching_up(),
+            None => Life::default(),
         });
-        if shared {
-            actix_rt::spawn(catching_up::run(services.clone(), life.clone()));
-        }
+        let ingress = cluster.map(|cluster| {
+            let (begin, begun) = oneshot::channel();
+            actix_rt::spawn(catching_up::run(services.clone(), life.clone(), begin));
+            taking_in::start(&cluster, &services, tenures, begun)
+        });
         let state = Arc::new(State {
             services: services.clone(),
             life: life.clone(),
@@ -151,6 +162,7 @@ impl Server {
             services,
             life,
             pipelines,
+            ingress,
         })
     }
 
@@ -179,7 +191,8 @@ impl Server {
         self.life.drain();
         // The listener stays open meanwhile: whoever comes is told to go elsewhere.
         self.services.hubs.close_all(Disconnect::SHUTDOWN);
-        if !sessions_end(&self.life).await {
+        let taking_in = OptionFuture::from(self.ingress.take().map(Ingress::stop));
+        if !join(sessions_end(&self.life), taking_in).await.0 {
             warn!(
                 sessions = self.life.sessions(),
                 "sessions did not take their close"
@@ -187,9 +200,9 @@ impl Server {
         }
         self.services.logs.iter().for_each(|log| log.close());
         let pipelines = self.pipelines;
-        let join =
+        let join_all =
             move || -> Vec<End> { pipelines.into_iter().map(PipelineHandle::join).collect() };
-        let joined = actix_rt::task::spawn_blocking(join).await;
+        let joined = actix_rt::task::spawn_blocking(join_all).await;
         if !joined.is_ok_and(|ends| ends.iter().all(|end| *end == End::Closed)) {
             error!("a pipeline failed");
         }

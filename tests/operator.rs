@@ -48,11 +48,12 @@ fn amqp_json(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// What it complained of.
-fn amqp_error(arguments: &[&str]) -> String {
+/// What it complained of; it must have ended with that code.
+fn amqp_error(code: i32, arguments: &[&str]) -> String {
     let output = amqp(arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-    String::from_utf8(output.stderr).expect("text")
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+    told
 }
 
 fn with_user(url: &str, userinfo: &str) -> String {
@@ -75,7 +76,7 @@ fn what_is_set_up_is_made_once_and_shown_with_a_servers_progress() {
     };
     let error = |command: &str, more: &[&str]| {
         let arguments = run(command, more);
-        amqp_error(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        amqp_error(1, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     };
     assert!(error("status", &[]).contains("roomwire amqp setup"));
     let made = json("setup", &["--partitions", "2", "--json"]);
@@ -134,12 +135,12 @@ fn what_is_wrong_with_a_broker_is_told_plainly_and_without_the_password() {
     let url = Broker::shared().url(1);
     let no_vhost = format!("{url}/nowhere");
     let refused = with_user(url, "guest:s3cret");
-    let told = amqp_error(&["status", "--amqp-url", &refused]);
+    let told = amqp_error(5, &["status", "--amqp-url", &refused]);
     assert!(told.contains("refuses the user or the password"), "{told}");
     assert!(!told.contains("s3cret"), "{told}");
-    let told = amqp_error(&["status", "--amqp-url", &no_vhost]);
+    let told = amqp_error(5, &["status", "--amqp-url", &no_vhost]);
     assert!(told.contains("virtual host"), "{told}");
-    let told = amqp_error(&["setup", "--amqp-url", "amqp://u:s3cret@127.0.0.1:1"]);
+    let told = amqp_error(4, &["setup", "--amqp-url", "amqp://u:s3cret@127.0.0.1:1"]);
     assert!(told.contains("127.0.0.1:1: Connection refused"), "{told}");
     assert!(!told.contains("s3cret"), "{told}");
 }

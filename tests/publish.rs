@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 const LOBBY: &str = "/v1/rooms/lobby/deltas";
 
+/// A client that is not connected.
+const ABSENT: &str = "01234567-89ab-4cde-8f01-23456789abcd";
+
 fn with_key(server: &Server, room: &str, key: &str, data: &str) -> Reply {
     server.post(&deltas_of(room), &[JSON, ("Idempotency-Key", key)], data)
 }
@@ -271,4 +274,45 @@ fn subscribers_get_what_two_publishers_send_in_the_order_of_the_log() {
     });
     client.read_into(&mut view, 2000);
     view.assert_exactly(&server.history("lobby"));
+}
+
+#[test]
+fn the_client_that_caused_a_delta_is_not_sent_it_live_but_finds_it_when_it_comes_back() {
+    let server = Server::start("");
+    let (mut author, mut other) = (Client::connect(&server), Client::connect(&server));
+    let mut view = common::View::new("lobby");
+    author.follow(&mut view);
+    other.subscribe("lobby");
+    let exclude = ("Roomwire-Exclude-Client", author.id.as_str());
+    let first = server.post(LOBBY, &[JSON, exclude], "1");
+    assert_eq!(first.status, 201);
+    let entry = json!({"room": "lobby", "data": 2, "exclude": author.id});
+    assert_eq!(batch(&server, json!([entry]))[0]["status"], 201);
+    let last = server.publish("lobby", "3");
+    for data in 1..=3 {
+        assert_eq!(other.publication().1["data"], data);
+    }
+    assert_eq!(author.publication().1["offset"], last.offset);
+    assert_eq!(server.history("lobby").len(), 3);
+    let mut again = Client::connect(&server);
+    again.follow(&mut view);
+    view.assert_exactly(&server.history("lobby"));
+}
+
+#[test]
+fn a_client_to_exclude_is_named_by_the_id_that_it_was_given() {
+    let server = Server::start("");
+    let exclude = |value| ("Roomwire-Exclude-Client", value);
+    let refused = server.post(LOBBY, &[JSON, exclude("me")], "1");
+    assert_eq!(refused.status, 400);
+    assert_eq!(
+        refused.problem()["type"],
+        "urn:roomwire:problem:bad-client-id"
+    );
+    let (one, other) = (exclude(ABSENT), exclude(ABSENT));
+    assert_eq!(server.post(LOBBY, &[JSON, one, other], "1").status, 400);
+    let entry = json!({"room": "lobby", "data": 2, "exclude": "me"});
+    assert_eq!(batch(&server, json!([entry]))[0]["status"], 400);
+    assert_eq!(server.history("lobby"), []);
+    assert_eq!(server.post(LOBBY, &[JSON, one], "1").status, 201);
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Processes by name: each has a folder in the cluster's folder, which is its working directory and
-# holds its `pid` and its output. A process counts as ours only while it works in that folder, so
-# that a reused id is never signalled.
+# holds its `pid` and its output. Beside the id stands when the process began, so that whoever gets
+# the id later is never taken for it.
 
 # shellcheck disable=SC2154 # $dir is the cluster's folder, set by the script that reads this.
 
@@ -25,22 +25,31 @@ spawn() {
     (
         cd "$dir/$name" || exit
         setsid "$@" </dev/null >>output 2>&1 9>&- &
-        echo $! >pid
+        echo "$! $(beginning_of $!)" >pid
     )
 }
 
-# The id of a process that is alive, paused or not.
+# The id of a process that is alive, paused or not. One that is being killed is alive until it holds
+# nothing any more.
 pid_of() {
-    local pid
-    [ -f "$dir/$1/pid" ] && pid=$(<"$dir/$1/pid") || return 1
+    local pid beginning
+    [ -f "$dir/$1/pid" ] && read -r pid beginning <"$dir/$1/pid" || return 1
+    [ -n "$beginning" ] && [ "$(beginning_of "$pid")" = "$beginning" ] || return 1
     case $(status_field "$pid" State) in
     # Where nobody reaps orphans the dead stay in the table. A killed process holds its ports until
     # its last thread ends.
     Z* | X*) [ "$(status_field "$pid" Threads)" -gt 1 ] || return 1 ;;
-    # Of the same file, and not of the same name: the folder may be reached by a link.
-    *) [ "/proc/$pid/cwd" -ef "$dir/$1" ] || return 1 ;;
     esac
     echo "$pid"
+}
+
+# When a process began, in ticks since the machine started; nothing if there is no such process.
+beginning_of() {
+    local stat fields
+    { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
+    # The name in parentheses may hold anything.
+    read -ra fields <<<"${stat##*)}"
+    echo "${fields[19]}"
 }
 
 status_field() {

@@ -34,6 +34,7 @@ fn live(room: &str) -> Op {
         frame: frame::text(format!("{{\"room\":\"{room}\"}}").as_bytes()),
         deltas: 1,
         stamped: 0,
+        except: None,
     }
 }
 

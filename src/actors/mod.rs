@@ -6,9 +6,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
+    access::Access,
     config::{Limits, Namespaces, Publish, Rooms},
     delta::RoomName,
-    log::{KeptLog, OrderedLog, publishers::Publishers},
+    log::{KeptLog, OrderedLog, publishers::Publishers, tenure::status::Status},
     metrics::Metrics,
     rooms::history::History,
 };
@@ -33,7 +34,10 @@ pub struct Services {
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
     pub metrics: Metrics,
+    /// How taking in what other producers publish is doing; none without a shared log.
+    pub ingress: Option<Arc<Status>>,
     pub namespaces: Namespaces,
+    pub access: Access,
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,

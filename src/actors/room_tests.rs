@@ -30,6 +30,7 @@ fn large(offset: u64, room: &RoomName) -> Deltas {
         keyed: false,
         data: format!("\"{}\"", "x".repeat(100_000)).into(),
         info: Bytes::new(),
+        exclude: None,
     })])
 }
 

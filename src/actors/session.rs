@@ -10,12 +10,12 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use actix::prelude::*;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
-use uuid::Uuid;
 
 use super::{
     Reach, Services,
@@ -26,13 +26,14 @@ use super::{
 };
 use crate::{
     delta::{Delta, RoomName},
-    log::publisher::{NewDelta, PublishError},
+    log::publisher::{NewDelta, PublishError, wall_clock_ms},
     metrics::{Closing, Intake, Transport},
     protocol::{
+        client_id,
         codes::{Disconnect, ErrorCode},
         frame::FrameBuilder,
         reply::{self, Outcome, Publication},
-        session::{self as protocol, Effect, Recover, SessionSettings},
+        session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::{History, PageLimit},
@@ -46,6 +47,9 @@ const HISTORY: PageLimit = PageLimit {
     deltas: 1000,
     bytes: 512 * 1024,
 };
+
+/// How long a client that may not connect has to close. SDKs do so at once.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// What most sessions never need, and so don't pay for.
 #[derive(Default)]
@@ -85,7 +89,7 @@ impl Session {
         services: Arc<Services>,
         admission: Admission,
     ) -> Self {
-        let client = Uuid::new_v4();
+        let client = client_id::of_session(id);
         let settings = SessionSettings {
             ping_interval: services.limits.ping_interval.as_secs(),
             max_rooms: services.limits.max_rooms_per_session,
@@ -128,8 +132,12 @@ impl Session {
     pub fn receive(&mut self, frame: &[u8], ctx: &mut Context<Self>) {
         let _in_span = self.span().entered();
         let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
-        self.core
-            .receive(frame, &self.services.namespaces, &mut replies, &mut effects);
+        let policy = Policy {
+            namespaces: &self.services.namespaces,
+            access: &self.services.access,
+            now: wall_clock_ms() / 1000,
+        };
+        self.core.receive(frame, policy, &mut replies, &mut effects);
         if let Some(frame) = replies.finish() {
             self.wire.push(&frame);
         }
@@ -196,6 +204,18 @@ impl Session {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Connected => self.connected(ctx),
+            Effect::Refused => {
+                self.cancel_stale(ctx);
+                self.stale = Some(ctx.run_later(REFUSED, |session, _| {
+                    session.stale = None;
+                    session.end(Disconnect::CLOSED);
+                }));
+            }
+            Effect::Unwelcome(why) => {
+                debug!(reason = %why, "the client may not connect");
+                self.services.metrics.connection_refused("invalid-token");
+                self.end(Disconnect::INVALID_TOKEN);
+            }
             // The wire keeps account of pongs.
             Effect::Pong => self.wire.pong(),
             Effect::Subscribe {
@@ -274,12 +294,16 @@ impl Session {
     }
 
     fn connected(&mut self, ctx: &mut Context<Self>) {
-        if let Some(stale) = self.stale.take() {
-            ctx.cancel_future(stale);
-        }
+        self.cancel_stale(ctx);
         let random = self.core.info().id.as_u64_pair().0;
         self.slot = Some(self.hub.ping(self.id, random));
         debug!("connected");
+    }
+
+    fn cancel_stale(&mut self, ctx: &mut Context<Self>) {
+        if let Some(stale) = self.stale.take() {
+            ctx.cancel_future(stale);
+        }
     }
 
     fn subscribe(&mut self, room: RoomName, join: Join, ctx: &mut Context<Self>) {
@@ -409,6 +433,7 @@ impl Session {
             body,
             key: None,
             info: info.into(),
+            exclude: None,
         };
         let publisher = self.services.publisher.clone();
         let published = async move { publisher.publish(vec![delta]).await.pop() };

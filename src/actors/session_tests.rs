@@ -257,6 +257,7 @@ fn the_largest_reply_fits_into_the_smallest_outbox() {
         keyed: false,
         data: format!("\"{}\"", "x".repeat(each)).into(),
         info: "".into(),
+        exclude: None,
     };
     let deltas: Vec<_> = (0..HISTORY.deltas).map(delta).collect();
     let outcome = Outcome::History {

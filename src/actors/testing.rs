@@ -20,7 +20,8 @@ use super::{
     room::{Deltas, Room, Subscribe},
 };
 use crate::{
-    config::{ClientPublish, Config, Namespace},
+    access::Access,
+    config::{ClientPublish, Config, Namespace, RoomAccess},
     delta::{Delta, RoomName},
     log::{
         Next, OrderedLog,
@@ -92,10 +93,14 @@ impl World {
             dispatch: Box::new(Hand(registry.clone())),
             reserve_bytes: 0,
         });
+        let open = Namespace {
+            access: RoomAccess::Public,
+            ..Namespace::default()
+        };
         let typing = Namespace {
             client_publish: ClientPublish::Ephemeral,
             client_publish_rate: 1,
-            ..Namespace::default()
+            ..open.clone()
         };
         let config = Config::default();
         let services = Arc::new(Services {
@@ -106,7 +111,11 @@ impl World {
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
             metrics: Metrics::new(),
-            namespaces: [("typing", typing)].into_iter().collect(),
+            ingress: None,
+            namespaces: [("default", open), ("typing", typing)]
+                .into_iter()
+                .collect(),
+            access: Access::open(&config.access, true).unwrap(),
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,
@@ -157,6 +166,7 @@ impl World {
             body,
             key: None,
             info: Bytes::new(),
+            exclude: None,
         };
         let now = wall_clock_ms();
         let pending = self.publisher.submit(vec![delta; count], now).unwrap();

@@ -12,6 +12,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 use super::{
     Generation, Settings,
     connection::{ConnectError, Connector, Link},
+    ingress::{self, Ingress},
     partition::AmqpLog,
     reader::Start,
     topology::{Topology, TopologyError},
@@ -111,6 +112,12 @@ impl Cluster {
             generation,
             start,
         )
+    }
+
+    /// Begins to take in what others publish, once `begin` says so.
+    pub fn take_in(&self, parts: ingress::Parts, begin: oneshot::Receiver<()>) -> Ingress {
+        let (topology, connector) = (self.topology.clone(), self.connector.clone());
+        Ingress::start(&self.runtime, topology, connector, parts, begin)
     }
 }
 

@@ -31,6 +31,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the broker refuses the user, or the virtual host to them.
+    pub fn is_refused(&self) -> bool {
+        let Self::Broker { source, .. } = self else {
+            return false;
+        };
+        matches!(reply(source), Some((403 | 530, _)))
+    }
+
     /// Whether trying again won't help: the broker refuses the user, or the virtual host to them,
     /// or its certificate is not trusted.
     pub fn is_permanent(&self) -> bool {
@@ -38,7 +46,7 @@ impl ConnectError {
             Self::NoAddress | Self::CaFile { .. } => true,
             Self::Broker { source, .. } => match source.kind() {
                 ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
-                _ => matches!(reply(source), Some((403 | 530, _))),
+                _ => self.is_refused(),
             },
             Self::NoAnswer { .. } => false,
         }

@@ -3,7 +3,8 @@
 //! A partition is a stream, and its life is a generation: [`topology`] knows which one is current
 //! and begins the next when a stream was replaced. [`reader`] reads a generation in order,
 //! [`publisher`] appends to it, and [`partition`] is both as an
-//! [`OrderedLog`](crate::log::OrderedLog). Everything runs on the one thread of a
+//! [`OrderedLog`](crate::log::OrderedLog). [`ingress`] takes in what others publish to an exchange.
+//! Everything runs on the one thread of a
 //! [`Cluster`](cluster::Cluster), besides one of lapin's for each connection.
 //!
 //! Every partition has a connection for reading and one for publishing: lapin writes nothing, acks
@@ -15,6 +16,7 @@ pub mod attach;
 pub mod cluster;
 pub mod connection;
 pub mod generations;
+pub mod ingress;
 pub mod partition;
 pub mod publisher;
 pub mod reader;

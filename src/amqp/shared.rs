@@ -10,8 +10,9 @@ use super::{cluster::Cluster, partition::AmqpLog, reader::Start, status::Publish
 use crate::{
     delta::Epoch,
     log::{
-        Event, KeptLog, LogStatus, Next, NotTaken, OrderedLog, Place, Record, publisher::Source,
-        record::Heartbeat,
+        Event, KeptLog, LogStatus, Next, NotTaken, OrderedLog, Place, Record,
+        publisher::Source,
+        record::{Entry, Heartbeat},
     },
 };
 
@@ -51,6 +52,15 @@ impl SharedLog {
         state.current.clone()
     }
 
+    /// The current generation, which takes records.
+    fn open(&self) -> Result<Arc<AmqpLog>, NotTaken> {
+        match self.current() {
+            Some(log) => Ok(log),
+            None if self.is_closed() => Err(NotTaken::Closed),
+            None => Err(NotTaken::Unavailable),
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -66,11 +76,7 @@ impl State {
 
 impl OrderedLog for SharedLog {
     fn publish(&self, records: Vec<Record>) -> Result<(), NotTaken> {
-        match self.current() {
-            Some(log) => log.publish(records),
-            None if self.is_closed() => Err(NotTaken::Closed),
-            None => Err(NotTaken::Unavailable),
-        }
+        self.open()?.publish(records)
     }
 
     fn next(&self, wait: Duration) -> Next {
@@ -117,6 +123,10 @@ impl KeptLog for SharedLog {
                 state.current = Some(Arc::new(log));
             }
         });
+    }
+
+    fn append(&self, entries: Vec<Entry>) -> Result<(), NotTaken> {
+        self.open()?.append(entries)
     }
 
     fn has_confirmed(&self, source: Source) -> bool {

@@ -4,6 +4,7 @@
 //! Whatever exists is taken as it is, so an instance needs no permission to configure anything if
 //! somebody has set up the topology before, until a stream has to be replaced.
 
+mod ingress;
 mod objects;
 mod records;
 mod streams;
@@ -150,6 +151,11 @@ impl Topology {
         }
     }
 
+    /// Begins all names.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The exchange that leads to every stream, by its name.
     pub fn exchange(&self) -> String {
         format!("{}.log", self.prefix)
@@ -167,6 +173,7 @@ impl Topology {
     pub async fn establish(&self) -> Result<Vec<Generation>, TopologyError> {
         self.connected(async |connection| {
             self.declare_common(connection).await?;
+            self.declare_ingress(connection).await?;
             let generations = self.read(connection).await?;
             self.check_partitions(&generations)?;
             let missing: Vec<u16> = (0..self.partitions)

@@ -39,7 +39,7 @@ use crate::{
         },
         how_to_reach,
     },
-    client::socket::SocketError,
+    client::{address::ServerUrl, socket::SocketError},
 };
 
 /// Handshakes under way at once; a listener's queue holds more.
@@ -66,7 +66,9 @@ Examples:
   roomwire bench -n 10000 --rooms 1000 --rate 1000 --json
       many small rooms, figures for machines
   roomwire bench -n 10000 --idle --pid $(pidof roomwire)
-      bytes per idle connection")]
+      bytes per idle connection
+  roomwire bench --url http://127.0.0.1:8081 --publish-url http://127.0.0.1:8082
+      from one server of a cluster to another")]
 pub struct Flags {
     /// Connections, each subscribed to one room
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1000)]
@@ -104,6 +106,9 @@ pub struct Flags {
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
+    /// Publish to this server of the cluster, and not to the one that subscribers are at
+    #[arg(long, value_name = "URL")]
+    publish_url: Option<ServerUrl>,
     #[command(flatten)]
     server: ServerFlags,
 }
@@ -244,9 +249,10 @@ async fn publish(flags: &Flags, plan: &Plan, tally: &Rc<Tally>) -> anyhow::Resul
     let start = Instant::now();
     let end = start + Duration::from_secs(flags.duration.into());
     let payload = flags.payload as usize;
+    let url = flags.publish_url.as_ref().unwrap_or(&flags.server.url);
     let mut publishing = Vec::new();
     for index in 0..usize::from(flags.publishers) {
-        let publisher = Publisher::new(index, plan, payload, &flags.server.url, tally.clone());
+        let publisher = Publisher::new(index, plan, payload, url, tally.clone());
         publishing.push(match flags.rate {
             Rate::PerSecond(rate) => {
                 // Publishers take turns.

@@ -2,6 +2,14 @@
 
 mod amqp;
 pub mod bench;
+mod completions;
+mod config;
+mod exit;
+mod history;
+mod man;
+mod moment;
+mod patience;
+mod print;
 mod publish;
 mod serve;
 mod tail;
@@ -11,16 +19,11 @@ use std::{future::Future, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+use self::exit::Exit;
 use crate::client::address::ServerUrl;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  it did what was asked
-  1  it failed; the reason is on stderr
-  2  it was called wrongly";
-
 #[derive(Parser)]
-#[command(name = "roomwire", version, about, after_help = EXIT_CODES)]
+#[command(name = "roomwire", version, about, after_help = exit::HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -35,8 +38,16 @@ enum Command {
     Publish(publish::Flags),
     /// Follow rooms, and come back to where the connection was lost
     Tail(tail::Flags),
+    /// Print what a server keeps of a room
+    History(history::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Check the configuration, or print all of it
+    Config(config::Flags),
+    /// Write what lets a shell complete commands and flags
+    Completions(completions::Flags),
+    /// Write the manual pages
+    Man(man::Flags),
     /// Set up the log in RabbitMQ, and look at it
     Amqp(amqp::Flags),
     /// Print the version
@@ -64,13 +75,17 @@ pub fn run() -> ExitCode {
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
         Command::Amqp(flags) => on_this_thread(amqp::run(flags)),
+        Command::History(flags) => on_this_thread(history::run(flags)),
+        Command::Config(flags) => config::run(&flags),
+        Command::Completions(flags) => completions::run(&flags),
+        Command::Man(flags) => man::run(&flags),
         Command::Version => version::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told(&error));
-            ExitCode::FAILURE
+            Exit::of(&error).into()
         }
     }
 }
@@ -117,11 +132,20 @@ mod tests {
 
     #[test]
     fn every_command_that_takes_arguments_shows_examples() {
-        Cli::command().debug_assert();
-        for command in Cli::command().get_subcommands_mut() {
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        cli.build();
+        check(&mut cli);
+    }
+
+    fn check(command: &mut clap::Command) {
+        for command in command.get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             let bare = ["version", "help"].contains(&command.get_name());
             assert!(bare || help.contains("Examples:"), "{help}");
+            if !bare {
+                check(command);
+            }
         }
     }
 }

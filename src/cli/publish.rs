@@ -2,28 +2,18 @@
 
 mod lines;
 
-use std::{
-    io::{self, BufReader, IsTerminal, Write},
-    time::Duration,
-};
+use std::io::{self, BufReader, IsTerminal, Write};
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    cli::{ServerFlags, how_to_reach},
-    client::{
-        backoff::Backoff,
-        http::{Accepted, HttpClient, HttpError},
-    },
+    cli::{ServerFlags, patience::Patience},
+    client::http::{Accepted, HttpClient},
     delta::{RoomName, compact_json},
 };
-
-/// How long a server may refuse for a while before the command gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -98,7 +88,7 @@ async fn publish(
     json: Bytes,
     key: &str,
 ) -> anyhow::Result<Accepted> {
-    let mut patience = Patience::new(PATIENCE);
+    let mut patience = Patience::default();
     loop {
         match client.publish(room, json.clone(), key).await {
             Ok(accepted) => return Ok(accepted),
@@ -123,61 +113,13 @@ fn print(accepted: &Accepted, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits out a server that refuses for a while, or whose answer was lost, for a bounded time.
-struct Patience {
-    length: Duration,
-    since: Option<Instant>,
-    backoff: Backoff,
-    /// Whether the server ever answered: one that never did is not there, and waiting does not
-    /// help.
-    answered: bool,
-}
-
-impl Patience {
-    fn new(length: Duration) -> Self {
-        Self {
-            length,
-            since: None,
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
-            answered: false,
-        }
-    }
-
-    fn answered(&mut self) {
-        self.answered = true;
-        self.since = None;
-        self.backoff.reset();
-    }
-
-    /// Returns once the request may be sent again, or with `error` if that is no use.
-    async fn wait_or_fail(&mut self, error: HttpError) -> anyhow::Result<()> {
-        let at_least = match &error {
-            HttpError::Problem(problem) if problem.is_temporary() => {
-                self.answered = true;
-                Duration::from_secs(problem.retry_after.unwrap_or(0))
-            }
-            HttpError::Lost { .. } => Duration::ZERO,
-            HttpError::Unreachable { .. } if self.answered => Duration::ZERO,
-            HttpError::Unreachable { url, .. } => {
-                let advice = how_to_reach(url);
-                return Err(anyhow::Error::new(error).context(advice));
-            }
-            HttpError::Problem(_) | HttpError::Unexpected { .. } => return Err(error.into()),
-        };
-        let wait = at_least + self.backoff.next(Uuid::new_v4().as_u64_pair().0);
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() + wait > self.length {
-            let tried = format!("gave up after {} s", since.elapsed().as_secs());
-            return Err(anyhow::Error::new(error).context(tried));
-        }
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use crate::client::fake::FakeServer;
 
     const ACCEPTED: &str = r#"{"room":"a","offset":7,"epoch":"e","id":"k","time":1}"#;

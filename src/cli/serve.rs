@@ -57,7 +57,7 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
         }
         info!(address = %format_args!("http://{address}"), dev, "accepting connections");
         if !dev {
-            warn!("nothing is open: without --dev nobody may subscribe or publish");
+            warn!("nobody may publish without --dev");
         }
         server.run(stop).await?;
         Ok(())
@@ -107,6 +107,8 @@ Roomwire {version} serves on {server}, with its data in {data}
 
   --dev: ANYBODY ON THIS MACHINE MAY SUBSCRIBE AND PUBLISH. It is for trying things out; never forward this port.
 
+  See it at work, in a browser:
+    {server}/
   Follow a room, in another terminal:
     {program} tail lobby{url}
   Publish to it:

@@ -1,6 +1,6 @@
 //! `roomwire tail`: prints what happens in rooms, and comes back to where the connection was lost.
 
-mod print;
+mod start;
 
 use std::{
     convert::Infallible,
@@ -16,14 +16,21 @@ use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 
 use crate::{
-    cli::{ServerFlags, how_to_reach, tail::print::Printer},
+    cli::{
+        ServerFlags, how_to_reach,
+        moment::Moment,
+        patience::Patience,
+        print::{Form, Line, Printer},
+        tail::start::Start,
+    },
     client::{
         address::ServerUrl,
         backoff::Backoff,
         follow::{Event, Follower, Stop, closed},
+        http::HttpClient,
         socket::{ReadBuffer, Socket, SocketError},
     },
-    delta::RoomName,
+    delta::{Position, RoomName},
 };
 
 /// Until a server has said how often it pings, it may be silent for this long.
@@ -31,8 +38,9 @@ const FIRST_SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 #[command(after_help = "\
-Prints a line for each delta: room, offset, JSON. Follows until Ctrl-C. A lost connection is taken
-up again behind the last delta printed; where that is no longer possible, it says so on stderr.
+Prints a line for each delta: room, offset, JSON; on a terminal with its time. Follows until Ctrl-C.
+A lost connection is taken up again behind the last delta printed; where that is no longer possible,
+or a part of what --since or --after ask for is gone, it says so on stderr.
 
 With --json, every line is one object:
   {\"room\":\"lobby\",\"offset\":12,\"time\":1764025200000,\"data\":{\"text\":\"hello\"}}
@@ -40,11 +48,22 @@ With --json, every line is one object:
 
 Examples:
   roomwire tail lobby
+  roomwire tail lobby --since 10m          begins with what came in the last ten minutes
+  roomwire tail lobby --after 0            begins with all that is kept
   roomwire tail chat:1 chat:2 --json | jq .data.text")]
 pub struct Flags {
     /// The rooms
     #[arg(value_name = "ROOM", required = true, value_parser = RoomName::new)]
     rooms: Vec<RoomName>,
+    /// Begin with deltas of this time and later: 10m (ago), RFC 3339, or ms since 1970
+    #[arg(long, value_name = "TIME", conflicts_with = "after")]
+    since: Option<Moment>,
+    /// Begin behind this offset; 0 is in front of all that is kept
+    #[arg(long, value_name = "OFFSET")]
+    after: Option<u64>,
+    /// The life of the log that --after belongs to
+    #[arg(long, requires = "after")]
+    epoch: Option<String>,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -55,10 +74,25 @@ pub struct Flags {
 pub async fn run(mut flags: Flags) -> anyhow::Result<()> {
     flags.rooms.sort();
     flags.rooms.dedup();
-    let printer = Printer::new(io::stdout(), flags.json);
-    let mut tail = Tail::new(flags.server.url, flags.rooms, printer);
+    let out = io::stdout();
+    let form = Form::fitting(&out, flags.json);
+    let printer = Printer::new(out, form);
+    let client = HttpClient::new(flags.server.url.clone());
+    let start = match (flags.after, flags.since) {
+        (Some(offset), _) => Start::After(Position {
+            offset,
+            epoch: flags.epoch.unwrap_or_default().into(),
+        }),
+        (None, Some(Moment(time))) => Start::Since(time),
+        (None, None) => Start::Now,
+    };
+    let mut tail = Tail::new(flags.server.url, flags.rooms.clone(), printer);
+    let work = async {
+        tail.begin(&client, &flags.rooms, &start).await?;
+        tail.run().await
+    };
     tokio::select! {
-        result = tail.run() => result,
+        result = work => result,
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
         () = reader_gone() => Ok(()),
     }
@@ -112,6 +146,31 @@ impl<W: Write> Tail<W> {
         }
     }
 
+    /// Lets the first session begin where `start` says.
+    async fn begin(
+        &mut self,
+        client: &HttpClient,
+        rooms: &[RoomName],
+        start: &Start,
+    ) -> anyhow::Result<()> {
+        let mut patience = Patience::default();
+        for room in rooms {
+            let place = loop {
+                match start.find(client, room).await {
+                    Ok(place) => break place,
+                    Err(error) => patience.wait_or_fail(error).await?,
+                }
+            };
+            patience.answered();
+            let Some(place) = place else { continue };
+            if !place.complete {
+                announce_reload(&mut self.printer, room);
+            }
+            self.follower.begin_behind(room, place.position);
+        }
+        Ok(())
+    }
+
     async fn run(&mut self) -> anyhow::Result<()> {
         loop {
             let why = match Socket::open(&self.url, &self.buffer).await {
@@ -157,14 +216,15 @@ impl<W: Write> Tail<W> {
                         offset,
                         time,
                         data,
-                    } => self.printer.delta(room, offset, time, data),
-                    Event::Reload { room } => {
-                        eprintln!(
-                            "deltas of room \"{room}\" were missed and can't be replayed; \
-                             load its state anew"
-                        );
-                        self.printer.reload(room);
-                    }
+                    } => self.printer.delta(Line {
+                        room,
+                        offset,
+                        time,
+                        id: None,
+                        info: None,
+                        data,
+                    }),
+                    Event::Reload { room } => announce_reload(&mut self.printer, room),
                 });
                 match taken {
                     Ok(answer) => answers.extend(answer),
@@ -185,6 +245,11 @@ impl<W: Write> Tail<W> {
             }
         }
     }
+}
+
+fn announce_reload<W: Write>(printer: &mut Printer<W>, room: &RoomName) {
+    eprintln!("deltas of room \"{room}\" were missed and can't be replayed; load its state anew");
+    printer.reload(room);
 }
 
 impl From<SocketError> for Ended {
@@ -254,7 +319,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let rooms = vec![RoomName::new("lobby").unwrap()];
-        let tail = Tail::new(url.parse().unwrap(), rooms, Printer::new(Vec::new(), false));
+        let tail = Tail::new(
+            url.parse().unwrap(),
+            rooms,
+            Printer::new(Vec::new(), Form::Plain),
+        );
         (listener, tail)
     }
 

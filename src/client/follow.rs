@@ -52,7 +52,8 @@ pub struct Follower {
 #[derive(Debug)]
 struct Followed {
     name: RoomName,
-    /// Up to where this room was seen; `None` before the first answer and in rooms without history.
+    /// Up to where this room was seen; `None` before the first answer, unless the caller knows better, and in rooms
+    /// without history.
     position: Option<Position>,
     /// Whether the server ever answered for this room.
     known: bool,
@@ -78,6 +79,17 @@ impl Follower {
             last_id: 0,
             connect_id: 0,
             answers_pings: false,
+        }
+    }
+
+    /// Begins with what came behind `position` instead of what comes next.
+    pub fn begin_behind(&mut self, room: &RoomName, position: Position) {
+        if let Some(room) = self
+            .rooms
+            .iter_mut()
+            .find(|followed| followed.name == *room)
+        {
+            room.position = Some(position);
         }
     }
 
@@ -164,7 +176,7 @@ impl Followed {
     fn subscribed(&mut self, result: Subscribed<'_>, mut each: impl FnMut(Event<'_>)) {
         self.asked = 0;
         let replayed = result.was_recovering && result.recovered;
-        if self.known && !replayed {
+        if (self.known || self.position.is_some()) && !replayed {
             each(Event::Reload { room: &self.name });
         }
         self.known = true;
@@ -322,6 +334,20 @@ mod tests {
             again.contains(r#""recover":true,"offset":3,"epoch":"f""#),
             "{again}"
         );
+    }
+
+    #[test]
+    fn a_position_to_begin_at_that_is_lost_is_told_too() {
+        let mut session = Session::new();
+        let position = Position {
+            offset: 5,
+            epoch: "e".into(),
+        };
+        session.follower.begin_behind(&lobby(), position);
+        let opened = session.follower.open();
+        assert!(opened.contains(r#""recover":true,"offset":5,"epoch":"e""#));
+        session.takes(r#"{"id":2,"subscribe":{"recoverable":true,"was_recovering":true,"epoch":"e","offset":9}}"#);
+        assert_eq!(session.seen, ["reload lobby"]);
     }
 
     #[test]

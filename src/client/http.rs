@@ -1,4 +1,4 @@
-//! The HTTP door: publishing.
+//! The HTTP door: publishing, and reading histories.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use awc::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{client::address::ServerUrl, delta::RoomName};
 
@@ -97,6 +98,68 @@ pub enum Outcome {
     Refused(Problem),
 }
 
+/// Which of a room's deltas are asked for.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct HistoryQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Milliseconds since the Unix epoch; not together with `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// Deltas in one answer, at most [`HistoryQuery::MOST`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    #[serde(rename = "order", serialize_with = "order")]
+    pub newest_first: bool,
+}
+
+fn order<S: serde::Serializer>(newest_first: &bool, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(if *newest_first { "newest" } else { "oldest" })
+}
+
+impl HistoryQuery {
+    /// Most deltas that a server gives in one answer.
+    pub const MOST: u64 = 1000;
+
+    /// Asks for what comes behind the last delta of a page.
+    pub fn go_on_behind(&mut self, offset: u64, epoch: String) {
+        if self.newest_first {
+            self.before = Some(offset);
+        } else {
+            self.after = Some(offset);
+            self.since = None;
+            self.epoch = Some(epoch);
+        }
+    }
+}
+
+/// Deltas of one room, in the order asked for.
+#[derive(Debug, Deserialize)]
+pub struct HistoryPage {
+    pub epoch: String,
+    /// Whether nothing is missing between what was asked for and what is here.
+    pub recovered: bool,
+    pub deltas: Vec<HistoryDelta>,
+    /// Offset of the room's newest delta.
+    pub newest: u64,
+    /// Whether the limit cut the page off.
+    pub more: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct HistoryDelta {
+    pub offset: u64,
+    /// Milliseconds since the Unix epoch.
+    pub time: u64,
+    pub id: String,
+    pub info: Option<Box<RawValue>>,
+    pub data: Box<RawValue>,
+}
+
 /// Keeps its connections for the next request; cheap to clone, bound to its thread.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -146,6 +209,20 @@ impl HttpClient {
             .insert_header((header::CONTENT_TYPE, "application/json"));
         let answer: Results = self.answer(request, batch).await?;
         Ok(answer.results)
+    }
+
+    /// Reads a page of a room's history.
+    pub async fn history(
+        &self,
+        room: &RoomName,
+        query: &HistoryQuery,
+    ) -> Result<HistoryPage, HttpError> {
+        let request = self
+            .client
+            .get(self.room_url(room))
+            .query(query)
+            .expect("numbers and texts make a query string");
+        self.answer(request, Bytes::new()).await
     }
 
     fn room_url(&self, room: &RoomName) -> String {

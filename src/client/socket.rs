@@ -42,6 +42,16 @@ pub enum SocketError {
     BadFrame(#[from] BadFrame),
 }
 
+impl SocketError {
+    /// The HTTP status with which the server refused to open the socket.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { answer, .. } => answer.get(..3)?.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
 impl From<io::Error> for SocketError {
     fn from(reason: io::Error) -> Self {
         Self::Lost(reason)

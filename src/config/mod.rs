@@ -5,6 +5,7 @@
 //! that does not exist or a value that does not fit is an error that names where it stands and what
 //! would be right.
 
+mod access;
 mod amqp;
 mod error;
 mod flags;
@@ -27,17 +28,20 @@ use figment::Figment;
 
 use self::reader::{Reader, Setting};
 pub use self::{
+    access::{Access, Secret},
     amqp::Amqp,
     error::{BadSetting, ConfigError},
     flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
     limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, UnknownNamespace},
+    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
     publish::Publish,
+    reader::Shown,
     rooms::Rooms,
     server::Server,
     storage::Storage,
+    units::parse_duration,
 };
 
 /// All settings.
@@ -51,6 +55,7 @@ pub struct Config {
     pub amqp: Amqp,
     pub rooms: Rooms,
     pub http: Http,
+    pub access: Access,
     pub namespaces: Namespaces,
 }
 
@@ -66,6 +71,18 @@ impl Config {
         let layers = layers::merge(named, flags.given(), env::vars_os(), default_file)?;
         let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(config)
+    }
+
+    /// Every setting, as [`Config::load`] would read it.
+    pub fn explain(flags: &ServeFlags) -> Result<Vec<Shown>, ConfigError> {
+        let layers = layers::merge(
+            flags.config.as_deref(),
+            flags.given(),
+            env::vars_os(),
+            Path::new(layers::DEFAULT_FILE),
+        )?;
+        let (_, settings) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(settings.into_iter().map(Shown::from).collect())
     }
 
     fn from_sources(
@@ -91,7 +108,8 @@ impl Config {
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
             http: Http::read(from, server.dev),
-            namespaces: Namespaces::read(from),
+            access: Access::read(from),
+            namespaces: Namespaces::read(from, server.dev),
             server,
         };
         config.check(from);

@@ -18,12 +18,24 @@ pub struct Namespaces {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
+    pub access: RoomAccess,
     pub history: History,
     pub client_publish: ClientPublish,
     /// What one session may publish in a second.
     pub client_publish_rate: u32,
     pub presence: bool,
     pub join_leave: bool,
+}
+
+/// Who may follow a room. A client's token may open more; see `access/rules.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomAccess {
+    /// Every client.
+    Public,
+    /// Nobody without a token for it.
+    Token,
+    /// The users in its name.
+    UserLimited,
 }
 
 /// What is kept of a room; the oldest deltas go as soon as one of the three is reached.
@@ -60,7 +72,8 @@ pub struct UnknownNamespace {
 }
 
 impl Namespaces {
-    pub(super) fn read(from: &mut Reader) -> Self {
+    /// With `dev`, rooms are public where nothing is said.
+    pub(super) fn read(from: &mut Reader, dev: bool) -> Self {
         let accepted = "ASCII letters, digits, _ and -";
         let mut names = from.names("namespaces", accepted, |name| {
             let right = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -72,7 +85,7 @@ impl Namespaces {
         let by_name = names
             .into_iter()
             .map(|name| {
-                let namespace = Namespace::read(from, &format!("namespaces.{name}"));
+                let namespace = Namespace::read(from, &format!("namespaces.{name}"), dev);
                 (name, namespace)
             })
             .collect();
@@ -115,14 +128,27 @@ impl<'a> FromIterator<(&'a str, Namespace)> for Namespaces {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self::read(&mut Reader::new(Figment::new()), DEFAULT_NAMESPACE)
+        Self::read(&mut Reader::new(Figment::new()), DEFAULT_NAMESPACE, false)
     }
 }
 
 impl Namespace {
-    fn read(from: &mut Reader, section: &str) -> Self {
+    fn read(from: &mut Reader, section: &str, dev: bool) -> Self {
         let key = |name: &str| format!("{section}.{name}");
+        let access = match dev {
+            true => RoomAccess::Public,
+            false => RoomAccess::Token,
+        };
         Self {
+            access: from.choice(
+                &key("access"),
+                access,
+                &[
+                    ("public", RoomAccess::Public),
+                    ("token", RoomAccess::Token),
+                    ("user-limited", RoomAccess::UserLimited),
+                ],
+            ),
             history: History {
                 size: from.number(&key("history_size"), 10_000, 1..=1_000_000_000),
                 ttl: from.duration(&key("history_ttl"), DAY, SECOND..=3650 * DAY),

@@ -25,6 +25,37 @@ pub(super) struct Setting {
     pub accepted: String,
     /// The value, if it was set, and where.
     set: Option<(String, String)>,
+    /// Whether nobody may read it in a log.
+    secret: bool,
+}
+
+/// A setting for somebody who looks at the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// With its section: `limits.max_sessions`.
+    pub key: String,
+    /// As in a configuration file; none for a secret that is set.
+    pub value: Option<String>,
+    /// The file, environment variable or flag that it comes from; none for the default.
+    pub origin: Option<String>,
+}
+
+impl From<Setting> for Shown {
+    fn from(setting: Setting) -> Self {
+        // Flags and variables are texts, and numbers in a file are not.
+        let bare = !setting.default.starts_with(['"', '[']);
+        let (value, origin) = match setting.set {
+            Some((_, origin)) if setting.secret => (None, Some(origin)),
+            Some((value, origin)) if bare => (Some(value.trim_matches('"').into()), Some(origin)),
+            Some((value, origin)) => (Some(value), Some(origin)),
+            None => (Some(setting.default), None),
+        };
+        Self {
+            key: setting.key,
+            value,
+            origin,
+        }
+    }
 }
 
 impl Setting {
@@ -184,8 +215,11 @@ impl Reader {
     ) -> Vec<String> {
         let texts = self.texts(key, accepted, right);
         let hidden = "(not shown)";
-        if let Some((value, _)) = self.taken.last_mut().and_then(|taken| taken.set.as_mut()) {
-            *value = hidden.to_owned();
+        if let Some(taken) = self.taken.last_mut() {
+            taken.secret = true;
+            if let Some((value, _)) = &mut taken.set {
+                *value = hidden.to_owned();
+            }
         }
         for mistake in &mut self.wrong {
             if let BadSetting::Value { key: of, value, .. } = mistake
@@ -273,6 +307,7 @@ impl Reader {
             default: shown,
             accepted: accepted.to_owned(),
             set: None,
+            secret: false,
         };
         let mut parsed = None;
         if let Some(value) = find(&self.merged, key) {

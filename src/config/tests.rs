@@ -186,7 +186,7 @@ fn values_of_another_type_are_mistakes() {
 
 #[test]
 fn a_brokers_address_is_never_shown() {
-    let wrong = ["http://guest:secret@host", "amqp://guest:secret@host:x"];
+    let wrong = ["http://guest:hunter2@host", "amqp://guest:hunter2@host:x"];
     for sources in [
         variable("ROOMWIRE_AMQP__URL", wrong[0]),
         file(&format!("[amqp]\nurl = [\"amqp://a\", \"{}\"]", wrong[1])),
@@ -196,12 +196,47 @@ fn a_brokers_address_is_never_shown() {
             mistakes.contains("amqp.url is (not shown); it takes addresses"),
             "{mistakes}"
         );
-        assert!(!mistakes.contains("secret"));
+        assert!(!mistakes.contains("hunter2"));
     }
-    let right = variable("ROOMWIRE_AMQP__URL", "amqp://guest:secret@a,amqps://b");
+    let right = variable("ROOMWIRE_AMQP__URL", "amqp://guest:hunter2@a,amqps://b");
     let config = right.load().unwrap();
     assert_eq!(config.amqp.url.len(), 2);
-    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_secret_is_never_shown_and_never_a_public_key() {
+    let short = "too short to be a secret";
+    let public = "-----BEGIN PUBLIC KEY-----\\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE";
+    for wrong in [short, public] {
+        let mistakes = file(&format!("[access]\ntoken_secrets = [\"{wrong}\"]")).mistakes();
+        assert!(
+            mistakes.contains("access.token_secrets is (not shown); it takes secrets"),
+            "{mistakes}"
+        );
+        assert!(!mistakes.contains(&wrong[..20]), "{mistakes}");
+    }
+    let secret = "0123456789abcdef0123456789abcdef";
+    let right = variable("ROOMWIRE_ACCESS__TOKEN_SECRETS", secret);
+    let config = right.load().unwrap();
+    assert_eq!(config.access.token_secrets[0].reveal(), secret);
+    assert!(!format!("{config:?}").contains(secret));
+}
+
+#[test]
+fn rooms_are_for_those_with_a_token_unless_the_server_runs_for_development() {
+    let access = |sources: &Sources, room: &str| {
+        let namespaces = sources.load().unwrap().namespaces;
+        namespaces.of(&RoomName::new(room).unwrap()).unwrap().access
+    };
+    let text = "[namespaces.chat]\n[namespaces.dm]\naccess = \"user-limited\"";
+    let closed = file(text);
+    let dev = file(text).variable("ROOMWIRE_DEV", "true");
+    for room in ["lobby", "chat:1"] {
+        assert_eq!(access(&closed, room), RoomAccess::Token);
+        assert_eq!(access(&dev, room), RoomAccess::Public);
+    }
+    assert_eq!(access(&dev, "dm:1"), RoomAccess::UserLimited);
 }
 
 #[test]
@@ -214,12 +249,12 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
         variable("ROOMWIRE_STORAGE_CACHE", "1GiB").mistakes(),
         "ROOMWIRE_STORAGE_CACHE: there is no setting storage_cache; \
          the top level has listen, data, workers, dev, [log], [limits], [publish], [storage], \
-         [amqp], [rooms], [http], [namespaces]"
+         [amqp], [rooms], [http], [access], [namespaces]"
     );
     assert_eq!(
         file("[namespaces.chat]\nhistory = 1").mistakes(),
         "roomwire.toml: there is no setting namespaces.chat.history; \
-         [namespaces.chat] has history_size, history_ttl, history_bytes, client_publish, \
+         [namespaces.chat] has access, history_size, history_ttl, history_bytes, client_publish, \
          client_publish_rate, presence, join_leave"
     );
     for wrong in [

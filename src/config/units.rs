@@ -38,7 +38,7 @@ pub(super) fn format_size(bytes: u64) -> String {
 }
 
 /// A whole number with one of ms, s, m, h, d; without a unit it would be a guess.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATIONS_IN_MS).map(Duration::from_millis)
 }
 

@@ -52,6 +52,7 @@ enum Kind {
     UnknownParameter,
     BadParameter,
     BadIdempotencyKey,
+    BadClientId,
     UnsupportedProtocol,
     Closed,
     ForeignOrigin,
@@ -85,6 +86,7 @@ impl Kind {
             Self::BadIdempotencyKey => {
                 ("bad-idempotency-key", S::BAD_REQUEST, "Bad idempotency key")
             }
+            Self::BadClientId => ("bad-client-id", S::BAD_REQUEST, "Bad client id"),
             Self::UnsupportedProtocol => (
                 "unsupported-protocol",
                 S::BAD_REQUEST,
@@ -173,6 +175,17 @@ impl Problem {
         )
     }
 
+    pub fn bad_client_id(id: &str) -> Self {
+        let id = quoted(id);
+        Self::new(
+            Kind::BadClientId,
+            format!(
+                "the client to exclude is {id}; it takes the UUID that the server gave the client \
+                 when it connected"
+            ),
+        )
+    }
+
     /// `offered` are the sub-protocols that the client asked for.
     pub fn unsupported_protocol(offered: &str) -> Self {
         let offered = quoted(offered);
@@ -189,8 +202,8 @@ impl Problem {
     pub fn closed() -> Self {
         Self::new(
             Kind::Closed,
-            "nothing is open on this server; \
-             to let everybody on this machine in, start it with --dev",
+            "this is not open on this server; to let everybody on this machine in, start it with \
+             --dev, and to let clients in, set access.token_secrets or access.token_key_files",
         )
     }
 

@@ -26,14 +26,12 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
         return Err(Problem::catching_up(&state.services.progress()));
     }
     if state.services.is_shared() {
-        for refusal in state.services.publisher.refusals() {
-            match refusal {
-                PublishError::NoSpace => return Err(Problem::reads_nothing("its disk is full")),
-                PublishError::NotTaken {
-                    why: Refusal::Reopening,
-                } => return Err(Problem::reads_nothing("its database failed")),
-                _ => {}
-            }
+        match state.services.publisher.refusal() {
+            Some(PublishError::NoSpace) => return Err(Problem::reads_nothing("its disk is full")),
+            Some(PublishError::NotTaken {
+                why: Refusal::Reopening,
+            }) => return Err(Problem::reads_nothing("its database failed")),
+            _ => {}
         }
     }
     let mut answer = json!({
@@ -53,9 +51,21 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
             })
         });
         answer["partitions"] = partitions.collect();
-        if let Some(why) = state.services.publisher.refusals().next() {
+        if let Some(why) = state.services.publisher.refusal() {
             answer["refuses_publishes"] = why.to_string().into();
         }
+    }
+    if let Some(ingress) = &state.services.ingress {
+        let figures = ingress.figures();
+        answer["ingress"] = json!({
+            "connected": figures.connected,
+            "holds": figures.holds,
+            "taken": figures.taken,
+            "rejected": figures.rejected,
+            "in_flight": figures.in_flight,
+            "waiting": figures.waiting,
+            "stalled_seconds": figures.stalled.as_secs_f64(),
+        });
     }
     Ok(HttpResponse::Ok().json(answer))
 }
@@ -64,6 +74,9 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
 pub async fn figures(state: Data<State>) -> HttpResponse {
     for (partition, log) in state.services.kept().enumerate() {
         state.services.metrics.log(partition, &log.status());
+    }
+    if let Some(ingress) = &state.services.ingress {
+        state.services.metrics.ingress(&ingress.figures());
     }
     HttpResponse::Ok()
         .content_type(metrics::CONTENT_TYPE)

@@ -15,13 +15,16 @@ use crate::{
     protocol::reply::Publication,
     rooms::{
         history::{History, Page, PageLimit},
-        store::StoreError,
+        store::{Order, StoreError},
     },
 };
 
-const PARAMETERS: &[&str] = &["after", "since", "epoch", "limit"];
+const PARAMETERS: &[&str] = &["after", "since", "before", "order", "epoch", "limit"];
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+
+/// What a parameter that is an offset takes.
+const POSITION: &str = "a position: a whole number below 2^53";
 
 /// Bytes of one answer; the first delta may exceed them.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -33,6 +36,16 @@ enum From {
     After(u64),
     /// At a time, in ms since the Unix epoch, inclusive.
     Since(u64),
+}
+
+/// What is asked of a room's history.
+#[derive(Clone, Copy)]
+struct Question {
+    from: From,
+    /// Below this offset.
+    before: Option<u64>,
+    order: Order,
+    limit: PageLimit,
 }
 
 #[derive(Serialize)]
@@ -52,6 +65,9 @@ struct Line<'a> {
     offset: u64,
     time: u64,
     id: &'a str,
+    /// The client that published it through its socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
     data: &'a RawValue,
 }
 
@@ -69,19 +85,13 @@ pub async fn deltas(
     state.must_be_open()?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let room = state.room(&room)?;
-    let from = place(&parameters)?;
-    let expected = format!("a whole number from 1 to {MAX_LIMIT}");
-    let limit = parameters.parsed("limit", &expected, |n| (1..=MAX_LIMIT).contains(n))?;
-    let limit = PageLimit {
-        deltas: limit.unwrap_or(DEFAULT_LIMIT),
-        bytes: MAX_BYTES,
-    };
+    let question = question(&parameters)?;
     let history = state.services.history.clone();
     let epoch = history.epoch(&room);
     let same_life = parameters
         .text("epoch")
         .is_none_or(|asked| asked.is_empty() || *asked == *epoch);
-    if let From::After(after) = from
+    if let From::After(after) = question.from
         && same_life
         && after > history.durable(&room)
         && state.services.reach(&room, after).await == Reach::Behind
@@ -90,7 +100,7 @@ pub async fn deltas(
     }
     let name = room.clone();
     let read = actix_web::web::block(move || match same_life {
-        true => read(&history, &name, from, limit),
+        true => read(&history, &name, question),
         false => lost(&history, &name),
     });
     let read = match read.await {
@@ -117,17 +127,43 @@ pub async fn deltas(
 }
 
 fn line(delta: &crate::delta::Delta) -> Line<'_> {
+    let Publication { data, info, .. } = delta.into();
     Line {
         offset: delta.offset,
         time: delta.time,
         id: &delta.id,
-        data: Publication::from(delta).data,
+        info,
+        data,
     }
 }
 
+fn question(parameters: &Parameters) -> Result<Question, Problem> {
+    let order = match parameters.text("order") {
+        None | Some("oldest") => Order::Ascending,
+        Some("newest") => Order::Descending,
+        Some(other) => {
+            return Err(Problem::bad_parameter(
+                "order",
+                other,
+                "oldest, to begin with the oldest delta, or newest",
+            ));
+        }
+    };
+    let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+    let limit = parameters.parsed("limit", &expected, |n| (1..=MAX_LIMIT).contains(n))?;
+    Ok(Question {
+        from: place(parameters)?,
+        before: parameters.parsed("before", POSITION, |&offset: &u64| offset <= MAX_OFFSET)?,
+        order,
+        limit: PageLimit {
+            deltas: limit.unwrap_or(DEFAULT_LIMIT),
+            bytes: MAX_BYTES,
+        },
+    })
+}
+
 fn place(parameters: &Parameters) -> Result<From, Problem> {
-    let expected = "a position: a whole number below 2^53";
-    let after = parameters.parsed("after", expected, |&offset: &u64| offset <= MAX_OFFSET)?;
+    let after = parameters.parsed("after", POSITION, |&offset: &u64| offset <= MAX_OFFSET)?;
     match (after, parameters.text("since")) {
         (Some(_), Some(since)) => Err(Problem::bad_parameter(
             "since",
@@ -156,12 +192,8 @@ fn time(text: &str) -> Option<u64> {
     u64::try_from(time.as_millisecond()).ok()
 }
 
-fn read(
-    history: &History,
-    room: &RoomName,
-    from: From,
-    limit: PageLimit,
-) -> Result<Read, StoreError> {
+fn read(history: &History, room: &RoomName, question: Question) -> Result<Read, StoreError> {
+    let from = question.from;
     let (after, complete) = match from {
         From::After(offset) => (offset, true),
         From::Since(time) => {
@@ -170,7 +202,10 @@ fn read(
         }
     };
     let end = history.durable(room);
-    let page = history.page(room, after, end, limit)?;
+    let upto = question
+        .before
+        .map_or(end, |before| before.saturating_sub(1));
+    let page = history.range(room, after, upto, question.limit, question.order)?;
     // The oldest that is kept is what `after=0` asks for, so there nothing can be missing.
     let from_the_oldest = matches!(from, From::After(0));
     let reaches =

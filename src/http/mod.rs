@@ -3,6 +3,7 @@
 pub mod error;
 pub mod health;
 pub mod history;
+pub mod page;
 pub mod publish;
 pub mod query;
 pub mod routes;

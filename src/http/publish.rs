@@ -15,15 +15,14 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{Instrument, info_span};
+use uuid::Uuid;
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
-    delta::{Epoch, RoomName, compact_json},
+    delta::{Epoch, RoomName, compact_json, is_key},
     log::publisher::{NewDelta, PublishError, Published},
     metrics::Intake,
 };
-
-const MAX_KEY_BYTES: usize = 128;
 
 /// Where a delta is.
 #[derive(Serialize)]
@@ -74,6 +73,7 @@ struct BatchEntry<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     id: Option<String>,
+    exclude: Option<String>,
 }
 
 impl<'a> From<&'a Published> for Receipt<'a> {
@@ -99,6 +99,7 @@ pub async fn one(
     Parameters::of(&request, &[])?;
     let room = state.room(&room)?;
     let key = idempotency_key(request.headers())?;
+    let exclude = excluded_client(request.headers())?;
     let body = collect(
         request.headers(),
         body,
@@ -111,6 +112,7 @@ pub async fn one(
         body: compact_json(&body).map_err(Problem::bad_json)?,
         key,
         info: Bytes::new(),
+        exclude,
     };
     let span = info_span!("publish", room.name = %room, client = peer(&request));
     let outcome = publish(&state, vec![delta]).instrument(span).await.pop();
@@ -195,6 +197,7 @@ impl State {
             body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
             key: entry.id.as_deref().map(checked_key).transpose()?,
             info: Bytes::new(),
+            exclude: entry.exclude.as_deref().map(client_id).transpose()?,
         })
     }
 }
@@ -203,7 +206,9 @@ fn entry_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text);
     let reason = reason.replace("struct BatchEntry", "an object");
-    format!("{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…}}, of which id may be left out")
+    format!(
+        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…}}, of which the last two may be left out"
+    )
 }
 
 /// Publishes, and counts what became of it.
@@ -289,12 +294,26 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
     checked_key(bare).map(Some)
 }
 
+/// The client that is not to be sent the delta live, as it caused it.
+fn excluded_client(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
+    let mut clients = headers.get_all("Roomwire-Exclude-Client");
+    let Some(client) = clients.next() else {
+        return Ok(None);
+    };
+    if clients.next().is_some() {
+        return Err(Problem::bad_client_id("more than one header"));
+    }
+    client_id(client.to_str().unwrap_or("not ASCII")).map(Some)
+}
+
+fn client_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(text).map_err(|_| Problem::bad_client_id(text))
+}
+
 fn checked_key(key: &str) -> Result<Arc<str>, Problem> {
-    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible && (1..=MAX_KEY_BYTES).contains(&key.len()) {
-        Ok(key.into())
-    } else {
-        Err(Problem::bad_idempotency_key(key))
+    match is_key(key) {
+        true => Ok(key.into()),
+        false => Err(Problem::bad_idempotency_key(key)),
     }
 }
 

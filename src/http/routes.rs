@@ -11,7 +11,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{error::Problem, health, history, publish};
+use super::{error::Problem, health, history, page, publish};
 use crate::{
     actors::{Services, life::Life},
     config::Http,
@@ -33,9 +33,21 @@ pub struct State {
 impl State {
     /// Nothing is open unless somebody opened it, and nothing is taken on the way down.
     pub fn must_be_open(&self) -> Result<(), Problem> {
-        if !self.dev {
-            return Err(Problem::closed());
+        match self.dev {
+            true => self.must_be_up(),
+            false => Err(Problem::closed()),
         }
+    }
+
+    /// Clients may connect, if they can show who they are.
+    pub fn must_take_clients(&self) -> Result<(), Problem> {
+        match self.services.access.is_open() {
+            true => self.must_be_up(),
+            false => Err(Problem::closed()),
+        }
+    }
+
+    fn must_be_up(&self) -> Result<(), Problem> {
         if self.life.is_draining() {
             return Err(Problem::draining());
         }
@@ -95,6 +107,16 @@ pub fn configure(app: &mut ServiceConfig) {
             .route(web::get().to(health::figures))
             .route(web::head().to(health::figures))
             .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
+    )
+    .service(
+        web::resource("/")
+            .route(web::get().to(page::index))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/page/{file}")
+            .route(web::get().to(page::asset))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
     .default_service(web::to(nothing_here));

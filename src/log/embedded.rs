@@ -155,6 +155,7 @@ mod tests {
             keyed: false,
             stamped: 0,
             info: Bytes::new(),
+            exclude: None,
             producer: 1,
             sequence,
         }

@@ -6,10 +6,12 @@ pub mod pipeline;
 pub mod publisher;
 pub mod publishers;
 pub mod record;
+pub mod tenure;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{
     publisher::Source,
@@ -31,6 +33,8 @@ pub struct Record {
     pub stamped: u64,
     /// The client that publishes through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not sent it live.
+    pub exclude: Option<Uuid>,
     /// Which life of which producer made the record.
     pub producer: u128,
     /// Numbers the records of one producer from 1 without a gap.
@@ -119,6 +123,9 @@ pub trait KeptLog: Send + Sync {
     /// the life before has ended, or after the reader has lost some of what it had. What was taken and is not in the
     /// log yet is dropped. A log whose life has ended takes nothing until then.
     fn resume(&self, epoch: &Epoch, place: Option<Place>);
+
+    /// As [`OrderedLog::publish`], with other entries than this reader's own deltas.
+    fn append(&self, entries: Vec<Entry>) -> Result<(), NotTaken>;
 
     /// Whether the record is in the log for good, though it may not be read back yet.
     fn has_confirmed(&self, source: Source) -> bool;

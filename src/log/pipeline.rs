@@ -90,6 +90,7 @@ struct Failure {
 struct Positions {
     durable: watch::Sender<u64>,
     dispatched: watch::Sender<u64>,
+    tenure: watch::Sender<Option<u128>>,
 }
 
 /// How far the pipeline came. Both fall back only if the database lost something, with a new epoch.
@@ -99,6 +100,8 @@ pub struct Watched {
     pub durable: watch::Receiver<u64>,
     /// The offset up to which everything was handed to the rooms.
     pub dispatched: watch::Receiver<u64>,
+    /// The tenure whose fence was applied last: what others take in does not count.
+    pub tenure: watch::Receiver<Option<u128>>,
 }
 
 /// A batch that a crash could still take back.
@@ -123,11 +126,13 @@ type Step = (Option<Source>, Applied);
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         let checkpoint = parts.writer.checkpoint();
+        let tenure = parts.writer.tenure();
         Self {
             parts,
             positions: Positions {
                 durable: watch::Sender::new(checkpoint),
                 dispatched: watch::Sender::new(checkpoint),
+                tenure: watch::Sender::new(tenure),
             },
             failure: None,
             full: false,
@@ -141,6 +146,7 @@ impl Pipeline {
         Watched {
             durable: self.positions.durable.subscribe(),
             dispatched: self.positions.dispatched.subscribe(),
+            tenure: self.positions.tenure.subscribe(),
         }
     }
 
@@ -316,6 +322,17 @@ impl Pipeline {
             .iter()
             .filter_map(|(source, applied)| Some((*source.as_ref()?, Ok(placed(applied)?))));
         self.parts.answers.give(answers);
+        // Behind the answers: those of the tenure before are still of use to it.
+        self.tell_tenure();
+    }
+
+    fn tell_tenure(&self) {
+        let tenure = self.parts.writer.tenure();
+        self.positions.tenure.send_if_modified(|told| {
+            let changed = *told != tenure;
+            *told = tenure;
+            changed
+        });
     }
 
     /// Hands the new deltas to the rooms, which may take its time.

@@ -30,6 +30,8 @@ pub struct NewDelta {
     pub key: Option<Arc<str>>,
     /// The client that publishes through its socket, as JSON; empty for all others.
     pub info: Bytes,
+    /// The client that is not to be sent it live.
+    pub exclude: Option<Uuid>,
 }
 
 /// A delta that is on disk.
@@ -98,8 +100,8 @@ pub struct Placed {
 /// Publishes as one producer at a time. Cheap to clone; the clones share their numbering.
 #[derive(Clone)]
 pub struct Publisher {
-    log: Arc<dyn OrderedLog>,
-    answers: Arc<Answers>,
+    pub(super) log: Arc<dyn OrderedLog>,
+    pub(super) answers: Arc<Answers>,
     /// How long a publish waits for its answer.
     patience: Duration,
 }
@@ -109,17 +111,26 @@ pub struct Answers {
     state: Mutex<State>,
 }
 
-struct State {
-    producer: u128,
-    next_sequence: u64,
-    /// When something was last taken, in ms since the Unix epoch.
-    last_taken: u64,
+pub(super) struct State {
+    numbers: Numbers,
     waiting: HashMap<Source, oneshot::Sender<Answer>>,
+    /// What a tenure waits for, with the tenure.
+    pub(super) taken_in: HashMap<Source, (u128, oneshot::Sender<Answer>)>,
+    /// How often some of what was taken was lost, or all memory of it.
+    pub(super) lives: u64,
     /// Why nothing is taken.
-    refusal: Option<PublishError>,
+    pub(super) refusal: Option<PublishError>,
 }
 
-type Answer = Result<Placed, PublishError>;
+/// Numbers the records of one producer after another.
+pub(super) struct Numbers {
+    pub(super) producer: u128,
+    pub(super) next_sequence: u64,
+    /// When something was last taken, in ms since the Unix epoch.
+    pub(super) last_taken: u64,
+}
+
+pub(super) type Answer = Result<Placed, PublishError>;
 
 impl Publisher {
     /// `patience` bounds how long a publish waits for its answer.
@@ -128,10 +139,10 @@ impl Publisher {
             log,
             answers: Arc::new(Answers {
                 state: Mutex::new(State {
-                    producer: Uuid::new_v4().as_u128(),
-                    next_sequence: 1,
-                    last_taken: 0,
+                    numbers: Numbers::new(),
                     waiting: HashMap::new(),
+                    taken_in: HashMap::new(),
+                    lives: 0,
                     refusal: None,
                 }),
             }),
@@ -139,14 +150,14 @@ impl Publisher {
         }
     }
 
+    /// Why nothing is taken at the moment, if it is not the log that takes nothing.
+    pub fn refusal(&self) -> Option<PublishError> {
+        self.answers.refusal()
+    }
+
     /// What the pipeline answers through.
     pub fn answers(&self) -> Arc<Answers> {
         self.answers.clone()
-    }
-
-    /// Why nothing is taken at the moment, if that is so.
-    pub fn refusal(&self) -> Option<PublishError> {
-        self.answers.refusal()
     }
 
     /// Publishes all of `deltas` in their order and waits until each is on disk or refused; one
@@ -162,10 +173,7 @@ impl Publisher {
     /// Hands all of `deltas` to the log, stamped with `now` (ms since the Unix epoch), or none of
     /// them.
     pub fn submit(&self, deltas: Vec<NewDelta>, now: u64) -> Result<Pending, PublishError> {
-        let mut records: Vec<Record> = deltas
-            .into_iter()
-            .map(|delta| self.record(delta, now))
-            .collect();
+        let mut records: Vec<Record> = deltas.into_iter().map(|delta| record(delta, now)).collect();
         let names = records
             .iter()
             .map(|record| (record.room.clone(), record.id.clone()))
@@ -176,11 +184,9 @@ impl Publisher {
         if let Some(refusal) = &state.refusal {
             return Err(refusal.clone());
         }
-        if now.saturating_sub(state.last_taken) > MAX_PAUSE_MS {
-            state.begin_life();
-        }
-        let producer = state.producer;
-        let first = state.next_sequence;
+        state.numbers.after_pause(now);
+        let producer = state.numbers.producer;
+        let first = state.numbers.next_sequence;
         let mut receivers = Vec::with_capacity(records.len());
         for (record, sequence) in records.iter_mut().zip(first..) {
             let (sender, receiver) = oneshot::channel();
@@ -198,9 +204,9 @@ impl Publisher {
                 }
                 return Err(PublishError::NotTaken { why: why.into() });
             }
-            state.last_taken = now;
+            state.numbers.last_taken = now;
         }
-        state.next_sequence = sequences.end;
+        state.numbers.next_sequence = sequences.end;
         drop(state);
         Ok(Pending {
             log: self.log.clone(),
@@ -213,21 +219,22 @@ impl Publisher {
             },
         })
     }
+}
 
-    fn record(&self, delta: NewDelta, now: u64) -> Record {
-        Record {
-            room: delta.room,
-            body: delta.body,
-            keyed: delta.key.is_some(),
-            id: delta
-                .key
-                .unwrap_or_else(|| Uuid::now_v7().simple().to_string().into()),
-            stamped: now,
-            info: delta.info,
-            // Both are given when the log takes it.
-            producer: 0,
-            sequence: 0,
-        }
+pub(super) fn record(delta: NewDelta, now: u64) -> Record {
+    Record {
+        room: delta.room,
+        body: delta.body,
+        keyed: delta.key.is_some(),
+        id: delta
+            .key
+            .unwrap_or_else(|| Uuid::now_v7().simple().to_string().into()),
+        stamped: now,
+        info: delta.info,
+        exclude: delta.exclude,
+        // Both are given when the log takes it.
+        producer: 0,
+        sequence: 0,
     }
 }
 
@@ -310,7 +317,7 @@ impl Answers {
         let mut state = self.lock();
         let answered: Vec<_> = batch
             .into_iter()
-            .filter_map(|(source, answer)| Some((state.waiting.remove(&source)?, answer)))
+            .filter_map(|(source, answer)| Some((state.waiter(source)?, answer)))
             .collect();
         drop(state);
         for (sender, answer) in answered {
@@ -334,12 +341,17 @@ impl Answers {
     pub fn begin_life(&self, work: impl FnOnce()) {
         let mut state = self.lock();
         work();
-        state.begin_life();
+        state.numbers = Numbers::new();
+        state.lives += 1;
+        // What a tenure handed over behind what was lost would never count.
+        state.taken_in.clear();
     }
 
     /// Tells everybody who waits that the pipeline is gone.
     pub fn give_up(&self) {
-        self.lock().waiting.clear();
+        let mut state = self.lock();
+        state.waiting.clear();
+        state.taken_in.clear();
     }
 
     /// How many deltas wait for their answer.
@@ -347,16 +359,33 @@ impl Answers {
         self.lock().waiting.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Goes on as another producer.
-    fn begin_life(&mut self) {
-        self.producer = Uuid::new_v4().as_u128();
-        self.next_sequence = 1;
+    fn waiter(&mut self, source: Source) -> Option<oneshot::Sender<Answer>> {
+        let own = self.waiting.remove(&source);
+        own.or_else(|| Some(self.taken_in.remove(&source)?.1))
+    }
+}
+
+impl Numbers {
+    /// Begins as a producer that nobody knows.
+    pub(super) fn new() -> Self {
+        Self {
+            producer: Uuid::new_v4().as_u128(),
+            next_sequence: 1,
+            last_taken: 0,
+        }
+    }
+
+    /// Goes on as another producer if readers may have forgotten this one.
+    pub(super) fn after_pause(&mut self, now: u64) {
+        if now.saturating_sub(self.last_taken) > MAX_PAUSE_MS {
+            *self = Self::new();
+        }
     }
 }
 

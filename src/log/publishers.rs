@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::publisher::{NewDelta, PublishError, Published, Publisher};
+use super::{
+    publisher::{NewDelta, PublishError, Published, Publisher},
+    tenure::Tenure,
+};
 use crate::delta::partition_of;
 
 /// Publishes each delta to the partition of its room. Cheap to clone.
@@ -18,9 +21,14 @@ impl Publishers {
         Self(publishers.into())
     }
 
-    /// Why a partition takes nothing at the moment, for each that does not.
-    pub fn refusals(&self) -> impl Iterator<Item = PublishError> {
-        self.0.iter().filter_map(Publisher::refusal)
+    /// A tenure over all partitions, which nobody has heard of yet; none of a log that nobody shares.
+    pub fn begin_tenure(&self) -> Option<Tenure> {
+        Tenure::new(&self.0)
+    }
+
+    /// Why some partition takes nothing at the moment, if its log would.
+    pub fn refusal(&self) -> Option<PublishError> {
+        self.0.iter().find_map(Publisher::refusal)
     }
 
     /// Publishes all of `deltas`, those of a room in their order, and waits until each is safe or
@@ -91,6 +99,7 @@ mod tests {
             body: Bytes::from(n.to_string()),
             key: Some(n.to_string().into()),
             info: Bytes::new(),
+            exclude: None,
         });
         // The time of an answer says which record it is for.
         let answer = async {

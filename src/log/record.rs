@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Record;
 use crate::delta::{BadRoomName, RoomName};
@@ -117,6 +118,7 @@ mod tag {
     pub const BODY: u8 = 7;
     pub const INFO: u8 = 8;
     pub const TENURE: u8 = 9;
+    pub const EXCLUDE: u8 = 10;
 }
 
 impl Entry {
@@ -245,6 +247,9 @@ fn encode_delta(record: &Record, tenure: Option<u128>) -> Vec<u8> {
     if !record.info.is_empty() {
         writer = writer.section(tag::INFO, &record.info);
     }
+    if let Some(client) = record.exclude {
+        writer = writer.section(tag::EXCLUDE, client.as_bytes());
+    }
     if let Some(tenure) = tenure {
         writer = writer.section(tag::TENURE, &tenure.to_be_bytes());
     }
@@ -289,6 +294,7 @@ struct Sections {
     body: Option<Bytes>,
     info: Option<Bytes>,
     tenure: Option<Bytes>,
+    exclude: Option<Bytes>,
 }
 
 impl Sections {
@@ -311,6 +317,7 @@ impl Sections {
                 tag::BODY => sections.body = Some(content),
                 tag::INFO => sections.info = Some(content),
                 tag::TENURE => sections.tenure = Some(content),
+                tag::EXCLUDE => sections.exclude = Some(content),
                 // Said by a later build to whoever understands it.
                 _ => {}
             }
@@ -342,6 +349,10 @@ impl Sections {
             room: RoomName::new(text(&self.room, "room")?)?,
             id: Arc::from(text(&self.id, "id")?),
             keyed: self.keyed,
+            exclude: match &self.exclude {
+                Some(_) => Some(fixed(&self.exclude, "excluded client").map(Uuid::from_bytes)?),
+                None => None,
+            },
             body: self.body.ok_or(DecodeError::Missing { section: "body" })?,
             info: self.info.unwrap_or_default(),
         })

@@ -14,6 +14,7 @@ fn the_table_lists_every_figure_that_is_rendered() {
     metrics.session_closed(Transport::WebSocket, Closing::Server(3008));
     metrics.connection_refused("full");
     metrics.log(0, &LogStatus::default());
+    metrics.ingress(&Figures::default());
 
     let rendered: BTreeSet<String> = metrics
         .registry

@@ -33,6 +33,8 @@ impl ErrorCode {
     pub const LIMIT_EXCEEDED: Self = error(106, "limit exceeded", false);
     pub const BAD_REQUEST: Self = error(107, "bad request", false);
     pub const NOT_AVAILABLE: Self = error(108, "not available", false);
+    /// The client fetches another token and tries again.
+    pub const TOKEN_EXPIRED: Self = error(109, "token expired", false);
     pub const TOO_MANY_REQUESTS: Self = error(111, "too many requests", true);
     pub const UNRECOVERABLE_POSITION: Self = error(112, "unrecoverable position", false);
 
@@ -66,11 +68,14 @@ impl Disconnect {
     pub const PROTOCOL_ERROR: Self = Self::new(1002, "protocol error");
     /// A command is longer than `limits.max_command_bytes`.
     pub const TOO_BIG: Self = Self::new(1009, "message size limit");
+    /// The client was told that it may not connect, and did not close itself.
+    pub const CLOSED: Self = Self::new(3000, "connection closed");
     pub const SHUTDOWN: Self = Self::new(3001, "shutdown");
     pub const INTERNAL: Self = Self::new(3004, "internal server error");
     pub const SLOW: Self = Self::new(3008, "slow");
     pub const INSUFFICIENT_STATE: Self = Self::new(3010, "insufficient state");
     pub const NO_PONG: Self = Self::new(3012, "no pong");
+    pub const INVALID_TOKEN: Self = Self::new(3500, "invalid token");
     pub const BAD_REQUEST: Self = Self::new(3501, "bad request");
     pub const STALE: Self = Self::new(3502, "stale");
     pub const NOT_AVAILABLE: Self = Self::new(3508, "not available");
@@ -101,11 +106,13 @@ mod tests {
             Disconnect::NORMAL,
             Disconnect::PROTOCOL_ERROR,
             Disconnect::TOO_BIG,
+            Disconnect::CLOSED,
             Disconnect::SHUTDOWN,
             Disconnect::INTERNAL,
             Disconnect::SLOW,
             Disconnect::INSUFFICIENT_STATE,
             Disconnect::NO_PONG,
+            Disconnect::INVALID_TOKEN,
             Disconnect::BAD_REQUEST,
             Disconnect::STALE,
             Disconnect::NOT_AVAILABLE,

@@ -8,12 +8,13 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// One line of a client's frame. Of several requests in one command the first in this order counts.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Command<'a> {
     /// Echoed in the reply; 0 stands for none.
     pub id: u32,
-    pub connect: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub connect: Option<Connect<'a>>,
     pub ping: Option<IgnoredAny>,
     #[serde(borrow)]
     pub subscribe: Option<Subscribe<'a>>,
@@ -42,6 +43,15 @@ impl<'a> Command<'a> {
     }
 }
 
+/// Has no `Debug`: a token is nobody's to see.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Connect<'a> {
+    /// Empty: none.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Channel<'a> {
@@ -49,7 +59,7 @@ pub struct Channel<'a> {
     pub channel: Cow<'a, str>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Subscribe<'a> {
     #[serde(borrow)]
@@ -68,6 +78,9 @@ pub struct Subscribe<'a> {
     pub kind: u32,
     /// A filter by tags, which this server does not have.
     pub tf: Option<IgnoredAny>,
+    /// Empty: none.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
 }
 
 impl Subscribe<'_> {

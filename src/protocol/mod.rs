@@ -3,6 +3,7 @@
 //! Reference: `client.proto` of `centrifugal/protocol`; numbers and texts of errors and closes as in
 //! `centrifugal/centrifuge`. `docs/protocol.md` describes it with what this server makes of it.
 
+pub mod client_id;
 pub mod codes;
 pub mod command;
 pub mod frame;

@@ -20,6 +20,21 @@ pub struct ClientInfo {
     pub user: std::sync::Arc<str>,
     #[serde(rename = "client", serialize_with = "hyphenated")]
     pub id: uuid::Uuid,
+    /// What the client's token tells others of it: one line of JSON.
+    #[serde(
+        rename = "conn_info",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_json"
+    )]
+    pub info: Option<std::sync::Arc<str>>,
+}
+
+fn as_json<S: Serializer>(
+    info: &Option<std::sync::Arc<str>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let json = info.as_deref().map(serde_json::from_str::<&RawValue>);
+    json.and_then(Result::ok).serialize(serializer)
 }
 
 fn hyphenated<S: Serializer>(id: &uuid::Uuid, serializer: S) -> Result<S::Ok, S::Error> {
@@ -262,6 +277,7 @@ mod tests {
             keyed,
             data: Bytes::from_static(br#"{"n":12345678901234567890}"#),
             info: info.into(),
+            exclude: None,
         }
     }
 
@@ -323,6 +339,7 @@ mod tests {
         let info = ClientInfo {
             user: "".into(),
             id: uuid::Uuid::nil(),
+            info: None,
         };
         let mut frame = FrameBuilder::default();
         write_ephemeral(&mut frame, &room, &Bytes::from_static(b"1"), &info);

@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::{
     codes::{Disconnect, ErrorCode},
-    command::{self, Command, Subscribe},
+    command::{self, Command, Connect, Subscribe},
     frame::FrameBuilder,
     reply::{self, ClientInfo, Connected, Outcome},
 };
 use crate::{
+    access::{Access, Grants, Unwelcome, rules, token::TokenError},
     config::{ClientPublish, Namespace, Namespaces},
     delta::{BadRoomName, RoomName, compact_json},
 };
@@ -27,6 +28,15 @@ pub struct SessionSettings {
     pub max_rooms: usize,
     /// Largest delta that a client may publish, in bytes.
     pub max_delta_bytes: usize,
+}
+
+/// What a client's commands are judged by.
+#[derive(Clone, Copy)]
+pub struct Policy<'a> {
+    pub namespaces: &'a Namespaces,
+    pub access: &'a Access,
+    /// Seconds since the Unix epoch.
+    pub now: u64,
 }
 
 /// Where a client that comes back left off.
@@ -42,6 +52,10 @@ pub struct Recover {
 pub enum Effect {
     /// The client is connected: from here on it is pinged.
     Connected,
+    /// The client may not connect now and was told so: it is to close, and nothing of it is handled any more.
+    Refused,
+    /// The client may not connect. Nothing of it is handled any more.
+    Unwelcome(Unwelcome),
     /// The client answered a ping.
     Pong,
     Subscribe {
@@ -96,7 +110,9 @@ struct Subscription {
 #[derive(Debug)]
 pub struct Session {
     info: ClientInfo,
+    grants: Option<Box<Grants>>,
     connected: bool,
+    /// Nothing of the client is handled any more.
     closed: bool,
     next_number: u32,
     subscriptions: Vec<Subscription>,
@@ -110,7 +126,9 @@ impl Session {
             info: ClientInfo {
                 user: Arc::from(""),
                 id,
+                info: None,
             },
+            grants: None,
             connected: false,
             closed: false,
             next_number: 1,
@@ -142,7 +160,7 @@ impl Session {
     pub fn receive(
         &mut self,
         frame: &[u8],
-        namespaces: &Namespaces,
+        policy: Policy<'_>,
         replies: &mut FrameBuilder,
         effects: &mut Vec<Effect>,
     ) {
@@ -160,7 +178,7 @@ impl Session {
                 return;
             }
             let handled = match Command::parse(line) {
-                Some(command) => self.command(command, namespaces, effects),
+                Some(command) => self.command(command, policy, effects),
                 None => Err(Refusal::Close(Disconnect::BAD_REQUEST)),
             };
             match handled {
@@ -180,56 +198,48 @@ impl Session {
     fn command(
         &mut self,
         command: Command<'_>,
-        namespaces: &Namespaces,
+        policy: Policy<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<(u32, Outcome<'static>)>, Refusal> {
         let id = command.id;
         if id == 0 {
             return self.without_id(&command, effects);
         }
-        if command.connect.is_some() {
-            if self.connected {
-                return Err(Refusal::Close(Disconnect::BAD_REQUEST));
-            }
-            self.connected = true;
-            effects.push(Effect::Connected);
-            let connected = Connected {
-                client: self.info.id.hyphenated().to_string(),
-                version: concat!("roomwire ", env!("CARGO_PKG_VERSION")),
-                ping: self.settings.ping_interval,
-                pong: true,
-            };
-            return Ok(Some((id, Outcome::Connect(connected))));
+        if let Some(request) = command.connect {
+            return self.connect(id, &request, policy, effects);
         }
         if !self.connected || command.ping.is_some() {
             return Err(Refusal::Close(Disconnect::BAD_REQUEST));
         }
         let fail = |error| Refusal::Error(id, error);
         if let Some(request) = command.subscribe {
-            effects.push(self.subscribe(id, request, namespaces).map_err(fail)?);
+            effects.push(self.subscribe(id, request, policy)?);
         } else if let Some(request) = command.unsubscribe {
             match self.unsubscribe(id, &request.channel) {
                 Some(effect) => effects.push(effect),
                 None => return Ok(Some((id, Outcome::Unsubscribe {}))),
             }
         } else if let Some(request) = command.publish {
-            effects.push(self.publish(id, &request, namespaces).map_err(fail)?);
+            effects.push(
+                self.publish(id, &request, policy.namespaces)
+                    .map_err(fail)?,
+            );
         } else if let Some(request) = command.presence {
-            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
+            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: false,
             });
         } else if let Some(request) = command.presence_stats {
-            let room = presence_room(&request.channel, namespaces).map_err(fail)?;
+            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: true,
             });
         } else if let Some(request) = command.history {
-            effects.push(history(id, &request, namespaces).map_err(fail)?);
+            effects.push(self.history(id, &request, policy).map_err(fail)?);
         } else if command.rpc.is_some() {
             return Err(fail(
                 ErrorCode::NOT_AVAILABLE
@@ -272,14 +282,99 @@ impl Session {
         Ok(None)
     }
 
+    fn connect(
+        &mut self,
+        id: u32,
+        request: &Connect<'_>,
+        policy: Policy<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<(u32, Outcome<'static>)>, Refusal> {
+        if self.connected {
+            return Err(Refusal::Close(Disconnect::BAD_REQUEST));
+        }
+        match policy.access.client(&request.token, policy.now) {
+            Ok(client) => {
+                self.info.user = client.user;
+                self.info.info = client.info;
+                self.grants = client.grants;
+            }
+            Err(Unwelcome::Token(TokenError::Expired)) => {
+                self.closed = true;
+                effects.push(Effect::Refused);
+                return Err(Refusal::Error(id, ErrorCode::TOKEN_EXPIRED));
+            }
+            Err(why) => {
+                self.closed = true;
+                effects.push(Effect::Unwelcome(why));
+                return Ok(None);
+            }
+        }
+        self.connected = true;
+        effects.push(Effect::Connected);
+        let connected = Connected {
+            client: self.info.id.hyphenated().to_string(),
+            version: concat!("roomwire ", env!("CARGO_PKG_VERSION")),
+            ping: self.settings.ping_interval,
+            pong: true,
+        };
+        Ok(Some((id, Outcome::Connect(connected))))
+    }
+
     fn subscribe(
         &mut self,
         command: u32,
         request: Subscribe<'_>,
-        namespaces: &Namespaces,
+        policy: Policy<'_>,
+    ) -> Result<Effect, Refusal> {
+        let fail = |error| Refusal::Error(command, error);
+        let room = room_name(&request.channel).map_err(fail)?;
+        let namespace = namespace_of(&room, policy.namespaces).map_err(fail)?;
+        self.may_subscribe(&room, namespace, &request.token, policy)
+            .map_err(|refused| match refused {
+                // Who shows somebody else's token is not to be talked to.
+                Some(TokenError::User) => Refusal::Close(Disconnect::INVALID_TOKEN),
+                Some(TokenError::Expired) => fail(ErrorCode::TOKEN_EXPIRED),
+                Some(why) => fail(ErrorCode::PERMISSION_DENIED.because(why)),
+                None => {
+                    fail(ErrorCode::PERMISSION_DENIED.because("a token for the room is needed"))
+                }
+            })?;
+        self.subscribe_permitted(command, room, namespace, request)
+            .map_err(fail)
+    }
+
+    /// `Err(None)` if the room is not open to the client and it shows no token for it.
+    fn may_subscribe(
+        &self,
+        room: &RoomName,
+        namespace: &Namespace,
+        token: &str,
+        Policy { access, now, .. }: Policy<'_>,
+    ) -> Result<(), Option<TokenError>> {
+        if rules::admits(
+            namespace.access,
+            &self.info.user,
+            self.grants.as_deref(),
+            room,
+        ) {
+            return Ok(());
+        }
+        if token.is_empty() {
+            return Err(None);
+        }
+        access
+            .subscription(token, &self.info.user, room.as_str(), now)
+            .map(|_| ())
+            .map_err(Some)
+    }
+
+    fn subscribe_permitted(
+        &mut self,
+        command: u32,
+        room: RoomName,
+        namespace: &Namespace,
+        request: Subscribe<'_>,
     ) -> Result<Effect, ErrorCode> {
-        let room = room_name(&request.channel)?;
-        let namespace = namespace_of(&room, namespaces)?;
         if request.kind != 0 {
             return Err(
                 ErrorCode::NOT_AVAILABLE.because("only plain subscriptions (type 0) are served")
@@ -376,6 +471,51 @@ impl Session {
         })
     }
 
+    /// Whoever follows a room may ask about it, and whoever could.
+    fn may_ask(&self, room: &RoomName, namespace: &Namespace) -> Result<(), ErrorCode> {
+        let grants = self.grants.as_deref();
+        let may = self.number_of(room.as_str()).is_some()
+            || rules::admits(namespace.access, &self.info.user, grants, room);
+        may.then_some(())
+            .ok_or_else(|| ErrorCode::PERMISSION_DENIED.because("subscribe to the room first"))
+    }
+
+    fn presence_room(&self, channel: &str, policy: Policy<'_>) -> Result<RoomName, ErrorCode> {
+        let room = room_name(channel)?;
+        let namespace = namespace_of(&room, policy.namespaces)?;
+        self.may_ask(&room, namespace)?;
+        match namespace.presence {
+            true => Ok(room),
+            false => {
+                Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence"))
+            }
+        }
+    }
+
+    fn history(
+        &self,
+        command: u32,
+        request: &command::History<'_>,
+        policy: Policy<'_>,
+    ) -> Result<Effect, ErrorCode> {
+        let room = room_name(&request.channel)?;
+        self.may_ask(&room, namespace_of(&room, policy.namespaces)?)?;
+        let since = request.since.as_ref().map(|since| Recover {
+            offset: since.offset,
+            epoch: (&*since.epoch).into(),
+        });
+        if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+            return Err(ErrorCode::BAD_REQUEST.because("nothing stands before offset 0"));
+        }
+        Ok(Effect::History {
+            command,
+            room,
+            limit: request.limit,
+            since,
+            reverse: request.reverse,
+        })
+    }
+
     fn number_of(&self, channel: &str) -> Option<u32> {
         self.subscriptions
             .iter()
@@ -400,37 +540,6 @@ fn namespace_of<'a>(
     namespaces
         .of(room)
         .map_err(|unknown| ErrorCode::UNKNOWN_CHANNEL.because(unknown))
-}
-
-fn presence_room(channel: &str, namespaces: &Namespaces) -> Result<RoomName, ErrorCode> {
-    let room = room_name(channel)?;
-    match namespace_of(&room, namespaces)?.presence {
-        true => Ok(room),
-        false => Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence")),
-    }
-}
-
-fn history(
-    command: u32,
-    request: &command::History<'_>,
-    namespaces: &Namespaces,
-) -> Result<Effect, ErrorCode> {
-    let room = room_name(&request.channel)?;
-    namespace_of(&room, namespaces)?;
-    let since = request.since.as_ref().map(|since| Recover {
-        offset: since.offset,
-        epoch: (&*since.epoch).into(),
-    });
-    if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
-        return Err(ErrorCode::BAD_REQUEST.because("nothing stands before offset 0"));
-    }
-    Ok(Effect::History {
-        command,
-        room,
-        limit: request.limit,
-        since,
-        reverse: request.reverse,
-    })
 }
 
 #[cfg(test)]

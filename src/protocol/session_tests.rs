@@ -1,8 +1,14 @@
 use super::*;
-use crate::protocol::frame::text;
+use crate::{
+    config::{Config, RoomAccess},
+    protocol::frame::text,
+};
 
 fn namespaces() -> Namespaces {
-    let default = Namespace::default();
+    let default = Namespace {
+        access: RoomAccess::Public,
+        ..Namespace::default()
+    };
     let typing = Namespace {
         client_publish: ClientPublish::Ephemeral,
         ..default.clone()
@@ -15,6 +21,18 @@ fn namespaces() -> Namespaces {
     [("default", default), ("typing", typing), ("board", board)]
         .into_iter()
         .collect()
+}
+
+fn anybody() -> Access {
+    Access::open(&Config::default().access, true).unwrap()
+}
+
+fn policy<'a>(namespaces: &'a Namespaces, access: &'a Access) -> Policy<'a> {
+    Policy {
+        namespaces,
+        access,
+        now: 1_764_025_200,
+    }
 }
 
 struct Client {
@@ -47,7 +65,7 @@ impl Client {
     fn send(&mut self, frame: &str) -> (Vec<String>, Vec<Effect>) {
         self.session.receive(
             frame.as_bytes(),
-            &namespaces(),
+            policy(&namespaces(), &anybody()),
             &mut self.replies,
             &mut self.effects,
         );
@@ -282,7 +300,7 @@ fn bad_utf8_ends_the_session_and_deep_nesting_does_not_end_the_server() {
     let mut client = Client::connected();
     client.session.receive(
         b"{\"id\":2,\"subscribe\":{\"channel\":\"a\",\"novel\":\"\xff\"}}",
-        &namespaces(),
+        policy(&namespaces(), &anybody()),
         &mut client.replies,
         &mut client.effects,
     );
@@ -307,7 +325,7 @@ fn replies_are_frames_of_their_own_lines() {
     let mut client = Client::connected();
     client.session.receive(
         b"{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"unsubscribe\":{\"channel\":\"b\"}}",
-        &namespaces(),
+        policy(&namespaces(), &anybody()),
         &mut client.replies,
         &mut client.effects,
     );

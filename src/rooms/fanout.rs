@@ -212,18 +212,29 @@ impl<R: Clone + Eq + Hash, W: Wire> FanOut<R, W> {
                 frame,
                 deltas,
                 stamped,
+                except,
             } => {
                 let Some(members) = self.rooms.get(room) else {
                     return true;
                 };
                 let end = members.len().min(*walked + (*budget).max(1));
-                for index in *walked..end {
-                    members[index].wire.push(frame);
+                let mut written = (end - *walked) as u64;
+                match except {
+                    None => (*walked..end).for_each(|index| members[index].wire.push(frame)),
+                    Some(session) => {
+                        let walk = members.iter().skip(*walked).take(end - *walked);
+                        for (sub, member) in walk {
+                            match sub.session == *session {
+                                true => written -= 1,
+                                false => member.wire.push(frame),
+                            }
+                        }
+                    }
                 }
                 *budget = budget.saturating_sub(end - *walked);
                 if *deltas > 0 {
                     notices.push(Notice::Delivered {
-                        deliveries: (end - *walked) as u64 * u64::from(*deltas),
+                        deliveries: written * u64::from(*deltas),
                         stamped: *stamped,
                     });
                 }

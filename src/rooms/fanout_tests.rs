@@ -67,6 +67,7 @@ fn live(frame: &'static str) -> Op {
         frame: frame.into(),
         deltas: 2,
         stamped: 5,
+        except: None,
     }
 }
 
@@ -95,6 +96,27 @@ fn work(table: &mut Table, room: &'static str, ops: Vec<Op>) -> Vec<Notice<&'sta
     assert!(!table.step(1_000, &mut notices));
     assert_eq!(notices.pop(), Some(Notice::Done(room)));
     notices
+}
+
+#[test]
+fn a_session_that_is_excluded_is_passed_over_and_not_counted() {
+    let (mut table, wires) = table(3);
+    work(&mut table, "a", (1..=3).map(attach).collect());
+    wires.iter().for_each(|wire| drop(wire.take()));
+    let to_others = Op::Live {
+        frame: "1".into(),
+        deltas: 2,
+        stamped: 5,
+        except: Some(2),
+    };
+    let told = work(&mut table, "a", vec![to_others, live("2")]);
+    let delivered = |deliveries| Notice::Delivered {
+        deliveries,
+        stamped: 5,
+    };
+    assert_eq!(told, [delivered(4), delivered(6)]);
+    assert_eq!(wires[1].take(), ["2"]);
+    assert_eq!(wires[2].take(), ["1", "2"]);
 }
 
 #[test]

@@ -147,6 +147,18 @@ impl History {
         self.read(room, (after, upto), limit, Order::Ascending)
     }
 
+    /// As [`History::page`], in either order.
+    pub fn range(
+        &self,
+        room: &RoomName,
+        after: u64,
+        upto: u64,
+        limit: PageLimit,
+        order: Order,
+    ) -> Result<Page, StoreError> {
+        self.read(room, (after, upto), limit, order)
+    }
+
     /// The deltas on one side of `since`, which is not among them: ascending those behind it,
     /// descending those before it; without `since` all, from the oldest or the newest one on.
     pub fn list(

@@ -208,6 +208,7 @@ impl<'a> Entry<'a> {
             keyed: self.keyed,
             data: Bytes::copy_from_slice(self.data),
             info: Bytes::copy_from_slice(self.info),
+            exclude: None,
         }
     }
 }

@@ -156,6 +156,11 @@ impl HistoryWriter {
         self.checkpoint.clock
     }
 
+    /// The tenure whose fence was applied last.
+    pub fn tenure(&self) -> Option<u128> {
+        self.checkpoint.producers.tenure
+    }
+
     /// Applies `batch`, whose positions lie above the checkpoint, in one commit; gives one result an
     /// event, in order. `rules` tells how much of a room is kept. Nothing is shown to readers before
     /// [`Self::flush`] or [`Self::show`].
@@ -411,6 +416,7 @@ fn place(record: &Record, here: FirstSeen) -> Delta {
         keyed: record.keyed,
         data: record.body.clone(),
         info: record.info.clone(),
+        exclude: record.exclude,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 use tracing::info;
 
 use crate::actors::{Progress, Services, life::Life};
@@ -16,8 +16,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Between two lines about it in the log.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Completes when everything is read that was in the log when reading began; then clients are taken.
-pub async fn run(services: Arc<Services>, life: Arc<Life>) {
+/// Completes when everything is read that was in the log when reading began; then clients are taken, and
+/// `done` is told.
+pub async fn run(services: Arc<Services>, life: Arc<Life>, done: oneshot::Sender<()>) {
     let start = Instant::now();
     let mut reported = start;
     let mut before: Option<u64> = None;
@@ -27,6 +28,8 @@ pub async fn run(services: Arc<Services>, life: Arc<Life>) {
             life.caught_up();
             let seconds = start.elapsed().as_secs_f64();
             info!(seconds, "everything in the log is read; clients are taken");
+            // Whoever does not listen any more is stopping.
+            let _ = done.send(());
             return;
         }
         if reported.elapsed() >= REPORT {

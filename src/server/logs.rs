@@ -32,7 +32,8 @@ pub struct Logs {
     pub partitions: Vec<(Arc<dyn OrderedLog>, HistoryWriter)>,
     /// How long a publish waits for its answer.
     pub patience: Duration,
-    pub shared: bool,
+    /// Whom the log is shared with.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Opens the database and the log that the configuration asks for. A shared log is waited for.
@@ -49,7 +50,7 @@ fn embedded(config: &Config) -> Result<Logs, StartError> {
     Ok(Logs {
         partitions: vec![(Arc::new(log), writer)],
         patience: DISK_PATIENCE,
-        shared: false,
+        cluster: None,
     })
 }
 
@@ -70,15 +71,15 @@ async fn shared(config: &Config) -> Result<Logs, StartError> {
     };
     let writers = open_database(config, &identity)?;
     let cluster = Arc::new(cluster);
-    let partitions = writers.into_iter().map(|writer| {
+    let open = |writer: HistoryWriter| {
         let log = SharedLog::new(cluster.clone(), writer.partition(), look_back);
         log.resume(&writer.epoch(), writer.place());
         (Arc::new(log) as Arc<dyn OrderedLog>, writer)
-    });
+    };
     Ok(Logs {
-        partitions: partitions.collect(),
+        partitions: writers.into_iter().map(open).collect(),
         patience: READ_BACK_PATIENCE,
-        shared: true,
+        cluster: Some(cluster),
     })
 }
 

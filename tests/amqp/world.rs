@@ -78,6 +78,7 @@ pub fn record_of(producer: u128, sequence: u64, bytes: usize) -> Record {
         keyed: false,
         stamped: sequence,
         info: Bytes::new(),
+        exclude: None,
         producer,
         sequence,
     }

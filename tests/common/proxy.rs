@@ -21,9 +21,23 @@ pub struct Proxy {
 struct Line {
     cut: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
-    silent: Mutex<bool>,
+    silent: Mutex<Option<Silence>>,
     heard: Condvar,
 }
+
+/// Which connections carry nothing.
+#[derive(Clone, Copy)]
+enum Silence {
+    All,
+    /// Those whose client said this when they began.
+    Named(&'static str),
+}
+
+/// What the client of a connection said first.
+type Opening = Mutex<Vec<u8>>;
+
+/// As much of it as holds a connection's name.
+const OPENING_BYTES: usize = 1_024;
 
 impl Proxy {
     pub fn to(server: SocketAddr) -> Self {
@@ -54,13 +68,18 @@ impl Proxy {
 
     /// Keeps every connection and carries nothing more, as when packets are lost.
     pub fn silence(&self) {
-        self.line.set_silent(true);
+        self.line.set_silent(Some(Silence::All));
+    }
+
+    /// The same for those connections only whose client said `name` when they began.
+    pub fn silence_those_named(&self, name: &'static str) {
+        self.line.set_silent(Some(Silence::Named(name)));
     }
 
     /// Carries again; what was said into the silence arrives.
     pub fn mend(&self) {
         self.line.cut.store(false, Ordering::SeqCst);
-        self.line.set_silent(false);
+        self.line.set_silent(None);
     }
 }
 
@@ -69,14 +88,22 @@ impl Line {
         self.open.lock().expect("no carrier panics")
     }
 
-    fn set_silent(&self, silent: bool) {
+    fn set_silent(&self, silent: Option<Silence>) {
         *self.silent.lock().expect("no carrier panics") = silent;
         self.heard.notify_all();
     }
 
-    fn await_sound(&self) {
+    fn await_sound(&self, opening: &Opening) {
         let silent = self.silent.lock().expect("no carrier panics");
-        let heard = self.heard.wait_while(silent, |silent| *silent);
+        let is_silent = |silent: &mut Option<Silence>| match silent {
+            None => false,
+            Some(Silence::All) => true,
+            Some(Silence::Named(name)) => {
+                let opening = opening.lock().expect("no carrier panics");
+                String::from_utf8_lossy(&opening).contains(*name)
+            }
+        };
+        let heard = self.heard.wait_while(silent, is_silent);
         drop(heard.expect("no carrier panics"));
     }
 
@@ -91,30 +118,35 @@ impl Line {
         };
         // What has ended on both sides needs no cutting any more.
         open.retain(|stream| stream.peer_addr().is_ok());
-        let directions = [(&client, &server), (&server, &client)];
-        for (from, to) in directions {
-            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
+        let opening = Arc::new(Opening::default());
+        for (from, to, is_client) in [(&client, &server, true), (&server, &client, false)] {
+            let (Ok(from), Ok(to), Ok(())) =
+                (from.try_clone(), to.try_clone(), to.set_nodelay(true))
+            else {
                 return;
             };
-            if to.set_nodelay(true).is_err() {
-                return;
-            }
-            let line = self.clone();
-            thread::spawn(move || line.pump(from, to));
+            let (line, opening) = (self.clone(), opening.clone());
+            thread::spawn(move || line.pump(from, to, &opening, is_client));
         }
         open.extend([client, server]);
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, opening: &Opening, is_client: bool) {
         let mut buffer = [0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            self.await_sound();
+            if is_client {
+                let mut opening = opening.lock().expect("no carrier panics");
+                if opening.len() < OPENING_BYTES {
+                    opening.extend(&buffer[..read]);
+                }
+            }
+            self.await_sound(opening);
             if to.write_all(&buffer[..read]).is_err() {
                 break;
             }
         }
         // An end is not heard through the silence either.
-        self.await_sound();
+        self.await_sound(opening);
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
     }

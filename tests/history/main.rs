@@ -71,6 +71,7 @@ fn record(offset: u64, name: &str, key: Option<&str>, stamped: u64) -> Record {
         keyed: key.is_some(),
         stamped,
         info: Bytes::new(),
+        exclude: None,
         producer: u128::from(offset),
         sequence: 1,
     }

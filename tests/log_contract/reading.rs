@@ -26,6 +26,7 @@ pub fn record(producer: u128, sequence: u64) -> Record {
         keyed: sequence.is_multiple_of(2),
         stamped: 1_000_000 + sequence,
         info: Bytes::from_static(b"{}"),
+        exclude: Some(uuid::Uuid::from_u128(sequence.into())),
         producer,
         sequence,
     }

@@ -145,6 +145,7 @@ impl Path {
             body,
             key: key.map(|key| format!("key {key}").into()),
             info: Bytes::new(),
+            exclude: None,
         });
         let submitted = self.publisher.submit(deltas.collect(), now);
         let taken = submitted.is_ok();

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use roomwire::{
-    config::{ClientPublish, Namespace, Namespaces},
+    access::Access,
+    config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
@@ -63,13 +64,22 @@ pub fn rules(name: &RoomName) -> Retention {
 }
 
 pub fn namespaces() -> Namespaces {
+    let open = Namespace {
+        access: RoomAccess::Public,
+        ..Namespace::default()
+    };
     let crowd = Namespace {
         client_publish: ClientPublish::Ephemeral,
         presence: true,
         join_leave: true,
-        ..Namespace::default()
+        ..open.clone()
     };
-    [("crowd", crowd)].into_iter().collect()
+    [("default", open), ("crowd", crowd)].into_iter().collect()
+}
+
+/// Every client may come.
+pub fn access() -> Access {
+    Access::open(&Config::default().access, true).expect("no key file is configured")
 }
 
 pub enum Message {

@@ -8,7 +8,7 @@ use roomwire::{
         codes::Disconnect,
         frame::FrameBuilder,
         reply::{self, Outcome},
-        session::{self as protocol, Effect, SessionSettings},
+        session::{self as protocol, Effect, Policy, SessionSettings},
     },
     rooms::{
         fanout::{FanOut, Notice, Wire as _},
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     path::Handed,
     random::pick,
-    rooms::{Life, Message, index_of, namespaces},
+    rooms::{Life, Message, access, index_of, namespaces},
     tell,
     wire::{News, Wire},
 };
@@ -239,9 +239,14 @@ impl Server {
         let frame = session.inbox.pop_front();
         if let Some(frame) = frame.filter(|_| !session.wire.is_closing()) {
             let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
+            let policy = Policy {
+                namespaces: &namespaces(),
+                access: &access(),
+                now: 0,
+            };
             session
                 .core
-                .receive(frame.as_bytes(), &namespaces(), &mut replies, &mut effects);
+                .receive(frame.as_bytes(), policy, &mut replies, &mut effects);
             if let Some(frame) = replies.finish() {
                 session.wire.push(&frame);
             }
@@ -338,6 +343,7 @@ impl Server {
                 wire.push(&reply::reply_frame(command, &Outcome::Publish {}));
             }
             Effect::Close(why) => wire.close(why),
+            Effect::Refused | Effect::Unwelcome(_) => panic!("every client may come"),
             Effect::Presence { .. } | Effect::History { .. } | Effect::PublishStored { .. } => {
                 unreachable!("no client of the model asks for it")
             }

@@ -77,7 +77,7 @@ fn a_broker_is_spoken_to_with_tls_if_a_known_ca_has_signed_its_certificate() {
     for ca in ["other.pem", "none.pem"] {
         let path = file(ca);
         let arguments = [set_up[0], &[path.as_str()], set_up[1]].concat();
-        let told = amqp_error(&arguments);
+        let told = amqp_error(1, &arguments);
         let expected = match ca {
             "other.pem" => "UnknownIssuer",
             _ => "can't read the CA file",
@@ -88,7 +88,7 @@ fn a_broker_is_spoken_to_with_tls_if_a_known_ca_has_signed_its_certificate() {
         "amqps://guest:s3cret@{}",
         broker.addresses().next().unwrap()
     );
-    let told = amqp_error(&["setup", "--amqp-url", &plain]);
+    let told = amqp_error(1, &["setup", "--amqp-url", &plain]);
     assert!(told.contains("a port that speaks TLS"), "{told}");
     assert!(!told.contains("s3cret"), "{told}");
     let path = file("ca.pem");

@@ -26,14 +26,14 @@ struct Contents {
 }
 
 impl Kept {
-    fn append(&self, event: impl FnOnce(u64) -> Event) {
+    fn push(&self, event: impl FnOnce(u64) -> Event) {
         let mut contents = self.0.lock().unwrap();
         let position = contents.events.len() as u64 + 1;
         contents.events.push(event(position));
     }
 
     fn heartbeat(&self, producer: u128, stamped: u64) {
-        self.append(|position| Event::Entry {
+        self.push(|position| Event::Entry {
             position,
             entry: Entry::Heartbeat(Heartbeat {
                 producer,
@@ -48,7 +48,7 @@ impl OrderedLog for Kept {
     fn publish(&self, records: Vec<Record>) -> Result<(), NotTaken> {
         let tenure = None;
         for record in records {
-            self.append(|position| Event::Entry {
+            self.push(|position| Event::Entry {
                 position,
                 entry: Entry::Delta { record, tenure },
             });
@@ -81,6 +81,13 @@ impl KeptLog for Kept {
         }
         contents.lives.push(epoch.clone());
         contents.next = place.map_or(0, |place| place.position as usize);
+    }
+
+    fn append(&self, entries: Vec<Entry>) -> Result<(), NotTaken> {
+        for entry in entries {
+            self.push(|position| Event::Entry { position, entry });
+        }
+        Ok(())
     }
 
     fn has_confirmed(&self, _: Source) -> bool {
@@ -237,7 +244,7 @@ async fn another_life_begins_with_empty_rooms_and_another_producer() {
         let mut shared = Shared::on(store.clone());
         shared.publish(NOW).await.unwrap();
         shared.publish(NOW).await.unwrap();
-        shared.log.append(|_| Event::Replaced("second".into()));
+        shared.log.push(|_| Event::Replaced("second".into()));
         if let Some(fault) = fault {
             store.inject(fault);
         }
@@ -257,7 +264,7 @@ async fn a_gap_in_the_log_sends_the_rooms_to_replay() {
     let mut shared = Shared::on(memory());
     shared.publish(NOW).await.unwrap();
     shared.recorder.take();
-    shared.log.append(|_| Event::Floor(2));
+    shared.log.push(|_| Event::Floor(2));
     shared.publish(NOW).await.unwrap();
     assert_eq!(shared.recorder.take(), [Heard::Reset]);
     let page = shared.history.page(&room(), 1, u64::MAX, ALL).unwrap();

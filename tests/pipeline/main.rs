@@ -53,6 +53,7 @@ fn delta(key: Option<&str>) -> NewDelta {
         body: Bytes::from_static(b"1"),
         key: key.map(Into::into),
         info: Bytes::new(),
+        exclude: None,
     }
 }
 

@@ -10,6 +10,8 @@ use crate::amqp::connection::reply;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     DirectExchange,
+    TopicExchange,
+    QuorumQueue,
     Stream,
 }
 
@@ -18,6 +20,8 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::DirectExchange => "direct exchange",
+            Self::TopicExchange => "topic exchange",
+            Self::QuorumQueue => "quorum queue",
             Self::Stream => "stream",
         }
     }
@@ -44,6 +48,9 @@ impl Topology {
         vec![
             object(Kind::DirectExchange, self.exchange()),
             object(Kind::Stream, self.meta()),
+            object(Kind::TopicExchange, self.entrance()),
+            object(Kind::QuorumQueue, self.ingress()),
+            object(Kind::QuorumQueue, self.rejected()),
         ]
     }
 
@@ -73,8 +80,10 @@ impl Topology {
         let mut found = Vec::new();
         for object in self.objects() {
             let was_there = match object.kind {
-                Kind::Stream => queue_exists(connection, &object.name).await?,
-                Kind::DirectExchange => exchange_exists(connection, &object).await?,
+                Kind::Stream | Kind::QuorumQueue => queue_exists(connection, &object.name).await?,
+                Kind::DirectExchange | Kind::TopicExchange => {
+                    exchange_exists(connection, &object).await?
+                }
             };
             found.push(Found { object, was_there });
         }

@@ -89,7 +89,7 @@ impl Topology {
             .map_err(|error| self.declaring(stream, error))
     }
 
-    fn declaring(&self, what: &str, source: lapin::Error) -> TopologyError {
+    pub(super) fn declaring(&self, what: &str, source: lapin::Error) -> TopologyError {
         match reply(&source) {
             Some((403, words)) => TopologyError::Forbidden {
                 what: what.into(),

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use crate::{
-    cli::publish::{PATIENCE, Patience},
+    cli::patience::Patience,
     client::http::{Accepted, HttpClient, HttpError, Outcome},
     delta::{RoomName, compact_json},
 };
@@ -67,7 +67,7 @@ impl LinePublisher {
             client,
             room,
             key,
-            patience: Patience::new(PATIENCE),
+            patience: Patience::default(),
             progress: ProgressBar::new_spinner().with_style(style),
             summary: Summary::default(),
         }

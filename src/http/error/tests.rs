@@ -23,6 +23,7 @@ fn one_of_each() -> Vec<Problem> {
         Problem::unknown_parameter("form", &["limit"]),
         Problem::bad_parameter("limit", "x", "a number"),
         Problem::bad_idempotency_key(""),
+        Problem::bad_client_id("me"),
         Problem::unsupported_protocol("centrifuge-protobuf"),
         Problem::closed(),
         Problem::foreign_origin("https://evil.example"),

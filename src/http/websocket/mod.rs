@@ -9,7 +9,7 @@ mod wire;
 use std::{
     rc::Rc,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -38,12 +38,14 @@ use super::{
 use crate::{
     actors::{hub::LocalHub, life::Admission, session::Session},
     metrics::Transport,
+    protocol::client_id,
 };
 
 /// The client protocol's name where sub-protocols are named.
 const JSON_PROTOCOL: &str = "centrifuge-json";
 
-static LAST_SESSION: AtomicU64 = AtomicU64::new(0);
+static NEXT_SESSION: LazyLock<AtomicU64> =
+    LazyLock::new(|| AtomicU64::new(client_id::first_session()));
 
 type Connection = Framed<TcpStream, Codec>;
 
@@ -72,7 +74,7 @@ pub async fn upgrade(
     let limits = &state.services.limits;
     let wire = Rc::new(SocketWire::new(io, limits.max_outbox_bytes));
     let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
-    let id = LAST_SESSION.fetch_add(1, Ordering::Relaxed) + 1;
+    let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let session = Session::new(
         id,
         Transport::WebSocket,
@@ -100,7 +102,7 @@ fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admi
         ));
     }
     state.must_be_friendly(request.headers().get(header::ORIGIN))?;
-    state.must_be_open()?;
+    state.must_take_clients()?;
     actix_http::ws::verify_handshake(request.head())
         .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
     let protocol = sub_protocol(request)?;

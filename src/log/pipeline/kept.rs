@@ -123,6 +123,7 @@ impl Pipeline {
             let resume = || kept.resume(&epoch, place);
             self.parts.answers.begin_life(resume);
         }
+        self.tell_tenure();
         self.positions.durable.send_replace(checkpoint);
         if renewed {
             self.parts.dispatch.reset();

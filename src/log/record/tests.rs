@@ -10,6 +10,7 @@ fn delta() -> Entry {
             keyed: true,
             stamped: 0x0102,
             info: Bytes::from_static(b"{}"),
+            exclude: Some(Uuid::from_u128(0x0a)),
             producer: 7,
             sequence: 9,
         },
@@ -32,6 +33,7 @@ fn the_bytes_of_a_delta_never_change_within_a_version() {
         b"\x05\x02k1",
         &[6, 0],
         b"\x08\x02{}",
+        &[10, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
         b"\x07\x07{\"a\":1}",
     ]
     .concat();
@@ -127,21 +129,24 @@ fn entries() -> impl Strategy<Value = Entry> {
         any::<u64>(),
         info,
         any::<(u128, u64)>(),
-        any::<Option<u128>>(),
+        any::<[Option<u128>; 2]>(),
     )
-        .prop_map(|(room, body, id, keyed, stamped, info, of, tenure)| {
-            let record = Record {
-                room: RoomName::new(&room).unwrap(),
-                body: body.into(),
-                id: id.into(),
-                keyed,
-                stamped,
-                info: info.into(),
-                producer: of.0,
-                sequence: of.1,
-            };
-            Entry::Delta { record, tenure }
-        });
+        .prop_map(
+            |(room, body, id, keyed, stamped, info, of, [tenure, exclude])| {
+                let record = Record {
+                    room: RoomName::new(&room).unwrap(),
+                    body: body.into(),
+                    id: id.into(),
+                    keyed,
+                    stamped,
+                    info: info.into(),
+                    exclude: exclude.map(Uuid::from_u128),
+                    producer: of.0,
+                    sequence: of.1,
+                };
+                Entry::Delta { record, tenure }
+            },
+        );
     let number = any::<(u128, u64, u64)>();
     prop_oneof![
         delta,

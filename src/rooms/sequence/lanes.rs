@@ -8,6 +8,7 @@ use super::{HubId, SubId};
 use crate::{
     delta::{Delta, RoomName},
     protocol::{
+        client_id,
         frame::{FRAME_TARGET_BYTES, FrameBuilder},
         reply::{self, ClientInfo},
     },
@@ -38,6 +39,8 @@ pub enum Op {
         deltas: u32,
         /// When the first of them was stamped, in ms since the Unix epoch; 0 if none is a delta.
         stamped: u64,
+        /// The session that is passed over.
+        except: Option<u64>,
     },
     /// For those who are attached and asked for it.
     Membership { frame: Bytes },
@@ -60,6 +63,8 @@ pub struct Lanes {
     burst: FrameBuilder,
     deltas: u32,
     stamped: u64,
+    /// The session that does not get the burst.
+    except: Option<u64>,
 }
 
 impl Lanes {
@@ -80,6 +85,7 @@ impl Lanes {
     }
 
     pub fn write_delta(&mut self, delta: &Delta) {
+        self.begin_burst(delta.exclude.map(client_id::session_of));
         if self.deltas == 0 {
             self.stamped = delta.time;
         }
@@ -89,6 +95,7 @@ impl Lanes {
     }
 
     pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
+        self.begin_burst(None);
         reply::write_ephemeral(&mut self.burst, room, data, info);
         self.seal_if_full();
     }
@@ -100,6 +107,7 @@ impl Lanes {
                 frame,
                 deltas: std::mem::take(&mut self.deltas),
                 stamped: std::mem::take(&mut self.stamped),
+                except: self.except.take(),
             };
             self.push_to_audience(&op);
         }
@@ -151,6 +159,14 @@ impl Lanes {
     pub fn done(&mut self, hub: HubId) {
         if let Some(lane) = self.lanes.get_mut(&hub) {
             lane.busy = false;
+        }
+    }
+
+    /// What is written next is for all but `except`, as the whole burst is.
+    fn begin_burst(&mut self, except: Option<u64>) {
+        if self.except != except {
+            self.seal();
+            self.except = except;
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::client_id;
 
 mod replay;
 
@@ -41,6 +42,7 @@ fn someone(session: u64) -> ClientInfo {
     ClientInfo {
         user: "".into(),
         id: uuid::Uuid::from_u128(session.into()),
+        info: None,
     }
 }
 
@@ -53,6 +55,7 @@ fn delta_of(offset: u64, bytes: usize) -> Arc<Delta> {
         keyed: false,
         data: format!("\"{}\"", "x".repeat(bytes)).into(),
         info: Bytes::new(),
+        exclude: None,
     })
 }
 
@@ -89,6 +92,11 @@ fn given(room: &mut Sequence, hub: HubId) -> Vec<String> {
             )
         }
         Op::End { sub, frame } => format!("end {} {}", sub.session, told(&frame)),
+        Op::Live {
+            frame,
+            except: Some(session),
+            ..
+        } => format!("all but {session} {}", told(&frame)),
         Op::Live { frame, .. } => format!("live {}", told(&frame)),
         Op::Membership { frame } => format!("all {}", told(&frame)),
     })
@@ -176,6 +184,40 @@ fn what_comes_while_a_hub_is_busy_goes_out_in_one_frame() {
     }
     room.hub_done(HUB);
     assert_eq!(given(&mut room, HUB), ["live 1 2 3"]);
+}
+
+#[test]
+fn a_delta_that_excludes_a_client_goes_out_apart_and_its_replay_leaves_nobody_out() {
+    let not_for = |session, offset| {
+        let exclude = Some(client_id::of_session(session));
+        Arc::new(Delta {
+            exclude,
+            ..(*delta_of(offset, 1)).clone()
+        })
+    };
+    let mut room = room_at(0);
+    room.join(fresh(1));
+    given(&mut room, HUB);
+    room.deltas(&deltas([1]));
+    room.deltas(&[not_for(1, 2), not_for(1, 3), not_for(2, 4)]);
+    room.deltas(&deltas([5]));
+    room.hub_done(HUB);
+    let order = ["live 1", "all but 1 2 3", "all but 2 4", "live 5"];
+    assert_eq!(given(&mut room, HUB), order);
+    room.join(from(2, 5));
+    room.join(from(3, 4));
+    room.deltas(&[not_for(3, 6)]);
+    room.credit(sub(3));
+    let replay = page([5]);
+    room.page_read(sub(3), 5, replay);
+    room.hub_done(HUB);
+    let order = [
+        "attach 2 recovered from 5",
+        "credit 3",
+        "all but 3 6",
+        "attach 3 recovered from 4 5 6",
+    ];
+    assert_eq!(given(&mut room, HUB), order);
 }
 
 #[test]

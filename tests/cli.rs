@@ -1,0 +1,13 @@
+//! Commands as processes against a real server: what they print, and how they end.
+
+#[path = "cli/command.rs"]
+mod command;
+mod common;
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/history.rs"]
+mod history;
+#[path = "cli/manual.rs"]
+mod manual;
+#[path = "cli/tail.rs"]
+mod tail;

@@ -28,7 +28,7 @@ Examples:
 Positions are those of deltas. Nothing is changed; the user needs the right to read all that begins with the prefix
 and a dot.
 
-Exit code 1 also says that something is missing, or that the server that was named has not read the log.")]
+It also fails if something is missing, or if the server that was named is not ready or not connected.")]
 pub struct Flags {
     #[command(flatten)]
     amqp: AmqpFlags,

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use roomwire::{
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Event, OrderedLog, Record,
         embedded::{EmbeddedLog, QueueBounds},
@@ -115,6 +115,7 @@ fn applied(path: &Path, rooms: usize, keyed: bool, size: u64) -> Outcome<f64> {
                     stamped: n as u64,
                     info: Bytes::new(),
                     exclude: None,
+                    erases: None,
                     producer: 1,
                     sequence: n as u64 + 1,
                 };
@@ -198,6 +199,7 @@ struct Nobody;
 
 impl Dispatch for Nobody {
     fn dispatch(&mut self, _: Vec<Arc<Delta>>) {}
+    fn erase(&mut self, _: &RoomName, _: Erasure) {}
     fn reset(&mut self) {}
 }
 

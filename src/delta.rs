@@ -157,6 +157,32 @@ pub struct Delta {
     pub exclude: Option<Uuid>,
 }
 
+/// Which deltas of a room are taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erasure {
+    /// The one at this offset.
+    One(u64),
+    /// All up to this offset.
+    Upto(u64),
+}
+
+impl Erasure {
+    pub fn covers(self, offset: u64) -> bool {
+        match self {
+            Self::One(erased) => offset == erased,
+            Self::Upto(last) => offset <= last,
+        }
+    }
+
+    /// The erasure as it is once it has its own place: what comes behind it is another matter.
+    pub fn placed_at(self, position: u64) -> Self {
+        match self {
+            Self::One(offset) => Self::One(offset),
+            Self::Upto(last) => Self::Upto(last.min(position)),
+        }
+    }
+}
+
 /// Why bytes are no delta.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadJson {

@@ -5,6 +5,8 @@ mod command;
 mod common;
 #[path = "cli/config.rs"]
 mod config;
+#[path = "cli/dump.rs"]
+mod dump;
 #[path = "cli/history.rs"]
 mod history;
 #[path = "cli/manual.rs"]

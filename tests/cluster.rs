@@ -65,6 +65,45 @@ fn entry(accepted: &Accepted, data: &str) -> Entry {
 }
 
 #[test]
+fn what_is_erased_at_one_server_is_gone_at_all_and_at_one_that_starts_later() {
+    let prefix = Broker::unique_prefix();
+    let (a, b) = (
+        instance(Broker::shared(), &prefix),
+        instance(Broker::shared(), &prefix),
+    );
+    let first = a.publish("lobby", "1");
+    let secret = a.publish("lobby", "2");
+    // Perhaps it has not been read there yet.
+    let path = format!("{}/{}", deltas_of("lobby"), secret.offset);
+    let erased = b.delete(&path);
+    assert_eq!(erased.status, 200, "{}", erased.text());
+    let last = b.publish("lobby", "3");
+    let left = [entry(&first, "1"), entry(&last, "3")];
+    let c = instance(Broker::shared(), &prefix);
+    for server in [&a, &b, &c] {
+        eventually("what is left", || {
+            (server.history("lobby") == left).then_some(())
+        });
+    }
+    let trial = c.delete(&path);
+    assert_eq!(trial.status, 200, "it was there once");
+}
+
+#[test]
+fn a_client_is_left_out_wherever_it_is_connected() {
+    let (a, b) = instances(Broker::shared());
+    let (mut author, mut other) = (Client::connect(&b), Client::connect(&b));
+    author.subscribe("lobby");
+    other.subscribe("lobby");
+    let exclude = [("Roomwire-Exclude-Client", author.id.as_str())];
+    let published = a.post(&deltas_of("lobby"), &exclude, "1");
+    assert_eq!(published.status, 201);
+    a.publish("lobby", "2");
+    assert_eq!(other.publication().1["data"], 1);
+    assert_eq!(author.publication().1["data"], 2);
+}
+
+#[test]
 fn a_delta_published_at_one_server_arrives_at_the_other_at_the_same_position() {
     let (a, b) = instances(Broker::shared());
     let mut at_b = Client::connect(&b);

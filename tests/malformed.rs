@@ -207,15 +207,15 @@ fn unknown_paths_and_methods_are_problems_too() {
         "/v1/rooms",
         "/v1/rooms/lobby",
         "/v1/rooms//deltas",
-        "/v1/rooms/lobby/deltas/1",
         "/metrics/",
     ] {
         let told = refused(&server.get(path), 404, "not-found");
         assert!(told.contains(path), "{told}");
     }
     for (method, path, allowed) in [
-        ("DELETE", LOBBY, "GET, POST"),
-        ("PUT", LOBBY, "GET, POST"),
+        ("PATCH", LOBBY, "GET, POST, DELETE"),
+        ("PUT", LOBBY, "GET, POST, DELETE"),
+        ("GET", "/v1/rooms/lobby/deltas/1", "DELETE"),
         ("GET", "/v1/deltas", "POST"),
         ("POST", "/healthz", "GET"),
         ("POST", "/readyz", "GET"),

@@ -13,6 +13,15 @@ impl Pattern {
         Self(text.into())
     }
 
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the names of all rooms that match begin with.
+    pub fn prefix(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
     pub fn matches(&self, room: &RoomName) -> bool {
         let name = room.as_str();
         let Some((start, rest)) = self.0.split_once('*') else {

@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use actix::{Handler, Message};
+
 use super::{
     registry::{Registry, Unsent},
-    room::{Deltas, Reset},
+    room::{Deltas, Erase, Reset, Room},
 };
 use crate::{
-    delta::{Delta, RoomName, partition_of},
+    delta::{Delta, Erasure, RoomName, partition_of},
     log::pipeline::Dispatch,
 };
 
@@ -47,9 +49,13 @@ impl RoomDispatch {
         by_room
     }
 
-    fn hand(&self, name: &RoomName, deltas: Vec<Arc<Delta>>) {
-        // Who subscribes to a room that is not there, or has failed, finds the deltas in history.
-        if let Some(Err(Unsent::Full(message, room))) = self.registry.pass(name, Deltas(deltas)) {
+    fn hand<M>(&self, name: &RoomName, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Room: Handler<M>,
+    {
+        // Who subscribes to a room that is not there, or has failed, finds everything in history.
+        if let Some(Err(Unsent::Full(message, room))) = self.registry.pass(name, message) {
             let _ = self.waiter.block_on(room.send(message));
         }
     }
@@ -58,8 +64,12 @@ impl RoomDispatch {
 impl Dispatch for RoomDispatch {
     fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
         for (name, deltas) in Self::by_room(deltas) {
-            self.hand(&name, deltas);
+            self.hand(&name, Deltas(deltas));
         }
+    }
+
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.hand(room, Erase(erasure));
     }
 
     fn reset(&mut self) {

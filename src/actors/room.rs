@@ -21,7 +21,7 @@ use super::{
     registry::{RoomRef, Ticket},
 };
 use crate::{
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{Page, PageLimit},
@@ -74,6 +74,11 @@ pub struct Ask {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Deltas(pub Vec<Arc<Delta>>);
+
+/// Something was taken back.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Erase(pub Erasure);
 
 /// Something that is delivered and not stored.
 #[derive(Message)]
@@ -373,6 +378,14 @@ impl Handler<Deltas> for Room {
     fn handle(&mut self, Deltas(deltas): Deltas, ctx: &mut Self::Context) {
         self.sequence.deltas(&deltas);
         self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<Erase> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Erase(erasure): Erase, _: &mut Self::Context) {
+        self.sequence.erase(erasure);
     }
 }
 

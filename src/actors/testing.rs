@@ -17,12 +17,12 @@ use super::{
     dispatch::RoomDispatch,
     hub::{Hub, Hubs, LocalHub, SessionWire},
     registry::Registry,
-    room::{Deltas, Room, Subscribe},
+    room::{Deltas, Erase, Room, Subscribe},
 };
 use crate::{
     access::Access,
     config::{ClientPublish, Config, Namespace, RoomAccess},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -66,6 +66,10 @@ impl Dispatch for Hand {
         for (room, deltas) in RoomDispatch::by_room(deltas) {
             self.0.pass(&room, Deltas(deltas));
         }
+    }
+
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.0.pass(room, Erase(erasure));
     }
 
     fn reset(&mut self) {}

@@ -2,10 +2,15 @@
 
 mod amqp;
 pub mod bench;
+mod compact;
 mod completions;
 mod config;
+mod dump;
 mod exit;
+mod export;
 mod history;
+mod import;
+mod lines;
 mod man;
 mod moment;
 mod patience;
@@ -40,10 +45,16 @@ enum Command {
     Tail(tail::Flags),
     /// Print what a server keeps of a room
     History(history::Flags),
+    /// Write histories as JSON lines
+    Export(export::Flags),
+    /// Publish what was exported
+    Import(import::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
     /// Check the configuration, or print all of it
     Config(config::Flags),
+    /// Make the database of a stopped server smaller
+    Compact(compact::Flags),
     /// Write what lets a shell complete commands and flags
     Completions(completions::Flags),
     /// Write the manual pages
@@ -76,6 +87,9 @@ pub fn run() -> ExitCode {
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
         Command::Amqp(flags) => on_this_thread(amqp::run(flags)),
         Command::History(flags) => on_this_thread(history::run(flags)),
+        Command::Export(flags) => on_this_thread(export::run(flags)),
+        Command::Import(flags) => on_this_thread(import::run(flags)),
+        Command::Compact(flags) => compact::run(&flags),
         Command::Config(flags) => config::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),

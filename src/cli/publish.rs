@@ -1,7 +1,5 @@
 //! `roomwire publish`.
 
-mod lines;
-
 use std::io::{self, BufReader, IsTerminal, Write};
 
 use anyhow::Context;
@@ -10,7 +8,11 @@ use clap::Args;
 use uuid::Uuid;
 
 use crate::{
-    cli::{ServerFlags, patience::Patience},
+    cli::{
+        ServerFlags,
+        lines::{Bounds, Delta, LinePublisher},
+        patience::Patience,
+    },
     client::http::{Accepted, HttpClient},
     delta::{RoomName, compact_json},
 };
@@ -60,13 +62,15 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         if io::stdin().is_terminal() {
             eprintln!("type one JSON value a line; Ctrl-D ends");
         }
-        let publisher = lines::LinePublisher::new(client, flags.room, key);
-        let bounds = lines::Bounds {
+        let bounds = Bounds {
             lines: flags.batch.into(),
             keep_going: flags.keep_going,
         };
         let input = BufReader::with_capacity(256 * 1024, io::stdin());
-        let summary = publisher.run(input, &bounds).await?;
+        let parse = parser(flags.room, key);
+        let all = async |batch| Ok(batch);
+        let publisher = LinePublisher::new(client);
+        let summary = publisher.run(input, &bounds, parse, all).await?;
         (summary.last, summary.bad_lines)
     } else {
         let delta = compact_json(flags.json.as_bytes()).context("nothing was published")?;
@@ -79,6 +83,18 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         0 => Ok(()),
         1 => anyhow::bail!("1 line was not published"),
         _ => anyhow::bail!("{bad_lines} lines were not published"),
+    }
+}
+
+/// Makes a delta of a line: line N gets the idempotency key `key-N`.
+pub fn parser(room: RoomName, key: String) -> impl Fn(u64, &[u8]) -> Result<Delta, String> {
+    move |number, line| {
+        Ok(Delta {
+            room: room.clone(),
+            id: format!("{key}-{number}"),
+            info: None,
+            data: compact_json(line).map_err(|error| error.to_string())?,
+        })
     }
 }
 

@@ -160,6 +160,19 @@ pub struct HistoryDelta {
     pub data: Box<RawValue>,
 }
 
+/// Some of the rooms that have a history.
+#[derive(Debug, Deserialize)]
+pub struct RoomsPage {
+    pub rooms: Vec<RoomEntry>,
+    /// Behind which room to go on; none at the end.
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RoomEntry {
+    pub room: String,
+}
+
 /// Keeps its connections for the next request; cheap to clone, bound to its thread.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -222,6 +235,22 @@ impl HttpClient {
             .get(self.room_url(room))
             .query(query)
             .expect("numbers and texts make a query string");
+        self.answer(request, Bytes::new()).await
+    }
+
+    /// Reads names of rooms that match `pattern` and come behind `after`.
+    pub async fn rooms(
+        &self,
+        pattern: &str,
+        after: Option<&RoomName>,
+    ) -> Result<RoomsPage, HttpError> {
+        let mut query = vec![("match", pattern), ("limit", "1000")];
+        query.extend(after.map(|after| ("after", after.as_str())));
+        let request = self
+            .client
+            .get(format!("{}/v1/rooms", self.url))
+            .query(&query)
+            .expect("texts make a query string");
         self.answer(request, Bytes::new()).await
     }
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     actors::Progress,
     config::UnknownNamespace,
-    delta::{BadJson, BadRoomName},
+    delta::{BadJson, BadRoomName, RoomName},
 };
 
 /// The content type of every problem document.
@@ -57,6 +57,7 @@ enum Kind {
     Closed,
     ForeignOrigin,
     NotFound,
+    NoSuchDelta,
     MethodNotAllowed,
     TooLarge,
     TooManyDeltas,
@@ -95,6 +96,7 @@ impl Kind {
             Self::Closed => ("closed", S::FORBIDDEN, "Closed"),
             Self::ForeignOrigin => ("foreign-origin", S::FORBIDDEN, "Foreign origin"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
+            Self::NoSuchDelta => ("no-such-delta", S::NOT_FOUND, "No such delta"),
             Self::MethodNotAllowed => (
                 "method-not-allowed",
                 S::METHOD_NOT_ALLOWED,
@@ -220,6 +222,24 @@ impl Problem {
         Self::new(Kind::NotFound, format!("there is nothing at {path}"))
     }
 
+    /// Nothing that could be erased is at `offset` in `room`.
+    pub fn no_such_delta(room: &RoomName, offset: u64) -> Self {
+        Self::new(
+            Kind::NoSuchDelta,
+            format!(
+                "room {room} has no delta at offset {offset}; it never had one, or it has trimmed it"
+            ),
+        )
+    }
+
+    /// What is to be erased is of another life of the log than `epoch`.
+    pub fn other_epoch(epoch: &str) -> Self {
+        Self::new(
+            Kind::NoSuchDelta,
+            format!("nothing is left of another epoch than {epoch}"),
+        )
+    }
+
     pub fn method_not_allowed(method: &str, allowed: &[&'static str]) -> Self {
         let takes = allowed.join(", ");
         let mut problem = Self::new(
@@ -279,6 +299,14 @@ impl Problem {
             Kind::OutcomeUnknown,
             "it is not known whether this was published; \
              with the same idempotency key, trying again is safe",
+        )
+        .retry_after(RETRY_SOON)
+    }
+
+    pub fn erasure_unknown() -> Self {
+        Self::new(
+            Kind::OutcomeUnknown,
+            "it is not known whether this was erased; trying again is safe",
         )
         .retry_after(RETRY_SOON)
     }

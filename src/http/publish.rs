@@ -24,6 +24,9 @@ use crate::{
     metrics::Intake,
 };
 
+/// What a batch says about the client that published a delta.
+const MAX_INFO_BYTES: usize = 8 * 1024;
+
 /// Where a delta is.
 #[derive(Serialize)]
 struct Receipt<'a> {
@@ -74,6 +77,9 @@ struct BatchEntry<'a> {
     data: &'a RawValue,
     id: Option<String>,
     exclude: Option<String>,
+    /// The client that is named as the publisher, as in a history.
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
 }
 
 impl<'a> From<&'a Published> for Receipt<'a> {
@@ -196,9 +202,23 @@ impl State {
             room,
             body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
             key: entry.id.as_deref().map(checked_key).transpose()?,
-            info: Bytes::new(),
+            info: entry
+                .info
+                .map(checked_info)
+                .transpose()?
+                .unwrap_or_default(),
             exclude: entry.exclude.as_deref().map(client_id).transpose()?,
         })
+    }
+}
+
+fn checked_info(info: &RawValue) -> Result<Bytes, Problem> {
+    let json = info.get();
+    match json.starts_with('{') && json.len() <= MAX_INFO_BYTES {
+        true => compact_json(json.as_bytes()).map_err(Problem::bad_json),
+        false => Err(Problem::bad_batch(format!(
+            "info is no object of up to {MAX_INFO_BYTES} bytes; it names a client, as a history does"
+        ))),
     }
 }
 
@@ -207,7 +227,7 @@ fn entry_error(error: &serde_json::Error) -> String {
     let reason = text.split(" at line ").next().unwrap_or(&text);
     let reason = reason.replace("struct BatchEntry", "an object");
     format!(
-        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…}}, of which the last two may be left out"
+        "{reason}; an entry is {{\"room\":…,\"data\":…,\"id\":…,\"exclude\":…,\"info\":…}}, of which the last three may be left out"
     )
 }
 

@@ -11,7 +11,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{error::Problem, health, history, page, publish};
+use super::{erase, error::Problem, health, history, page, publish, rooms};
 use crate::{
     actors::{Services, life::Life},
     config::Http,
@@ -83,12 +83,23 @@ pub fn configure(app: &mut ServiceConfig) {
         web::resource("/v1/rooms/{room}/deltas")
             .route(web::post().to(publish::one))
             .route(web::get().to(history::deltas))
-            .default_service(web::to(|r| wrong_method(r, &["GET", "POST"]))),
+            .route(web::delete().to(erase::all))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "POST", "DELETE"]))),
+    )
+    .service(
+        web::resource("/v1/rooms/{room}/deltas/{offset}")
+            .route(web::delete().to(erase::one))
+            .default_service(web::to(|r| wrong_method(r, &["DELETE"]))),
     )
     .service(
         web::resource("/v1/deltas")
             .route(web::post().to(publish::batch))
             .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
+    .service(
+        web::resource("/v1/rooms")
+            .route(web::get().to(rooms::list))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(
         web::resource("/healthz")

@@ -156,6 +156,7 @@ mod tests {
             stamped: 0,
             info: Bytes::new(),
             exclude: None,
+            erases: None,
             producer: 1,
             sequence,
         }

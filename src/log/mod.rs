@@ -17,9 +17,9 @@ use self::{
     publisher::Source,
     record::{Entry, Heartbeat, Identity},
 };
-use crate::delta::{Epoch, RoomName};
+use crate::delta::{Epoch, Erasure, RoomName};
 
-/// What a producer appends: a delta that has no position yet.
+/// What a producer appends: a delta that has no position yet, or an erasure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub room: RoomName,
@@ -35,6 +35,8 @@ pub struct Record {
     pub info: Bytes,
     /// The client that is not sent it live.
     pub exclude: Option<Uuid>,
+    /// What the record takes back; then it is no delta, and has neither body nor id.
+    pub erases: Option<Erasure>,
     /// Which life of which producer made the record.
     pub producer: u128,
     /// Numbers the records of one producer from 1 without a gap.
@@ -57,7 +59,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The delta that this is, behind its position.
+    /// The delta or the erasure that this is, behind its position.
     pub fn delta(&self) -> Option<(u64, &Record)> {
         match self {
             Self::Entry {

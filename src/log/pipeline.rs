@@ -22,7 +22,7 @@ use super::{
     publisher::{Answers, Placed, PublishError, Refusal, Source, wall_clock_ms},
 };
 use crate::{
-    delta::{Delta, Epoch, RoomName},
+    delta::{Delta, Epoch, Erasure, RoomName},
     rooms::{
         retention::Retention,
         store::StoreError,
@@ -47,6 +47,9 @@ pub trait Dispatch: Send {
     /// Takes the deltas of one batch in their order. May block: that is what slows publishers down
     /// to the rooms.
     fn dispatch(&mut self, deltas: Vec<Arc<Delta>>);
+
+    /// Takes an erasure that is in history; none of the batch's deltas is affected. It comes in front of them.
+    fn erase(&mut self, room: &RoomName, erasure: Erasure);
 
     /// The database was opened again and holds other deltas than those dispatched so far, perhaps
     /// under a new epoch: every room must send its clients to replay.
@@ -304,9 +307,15 @@ impl Pipeline {
     pub fn answer(&mut self, flushed: &Flushed) {
         let epoch = self.parts.writer.epoch();
         let placed = |applied: &Applied| {
-            let (offset, time, repeated) = match applied {
-                Applied::Delta(delta) => (delta.offset, delta.time, false),
-                Applied::Repeated { offset, time } => (*offset, *time, true),
+            let (offset, time, repeated, found) = match applied {
+                Applied::Delta(delta) => (delta.offset, delta.time, false, true),
+                Applied::Repeated { offset, time } => (*offset, *time, true, true),
+                Applied::Erased {
+                    offset,
+                    time,
+                    found,
+                    ..
+                } => (*offset, *time, false, *found),
                 // Its producer will send it again, or has been answered.
                 Applied::Passed => return None,
             };
@@ -315,6 +324,7 @@ impl Pipeline {
                 time,
                 epoch: epoch.clone(),
                 repeated,
+                found,
             })
         };
         let answers = flushed
@@ -342,14 +352,18 @@ impl Pipeline {
             self.positions.dispatched.send_replace(flushed.durable);
             return;
         }
-        let deltas: Vec<_> = flushed
-            .steps
-            .into_iter()
-            .filter_map(|(_, applied)| match applied {
-                Applied::Delta(delta) => Some(delta),
-                Applied::Repeated { .. } | Applied::Passed => None,
-            })
-            .collect();
+        let mut deltas: Vec<Arc<Delta>> = Vec::new();
+        for (_, applied) in flushed.steps {
+            match applied {
+                Applied::Delta(delta) => deltas.push(delta),
+                Applied::Erased { room, erasure, .. } => {
+                    // What was published and taken back within the batch is shown to nobody.
+                    deltas.retain(|delta| delta.room != room || !erasure.covers(delta.offset));
+                    self.parts.dispatch.erase(&room, erasure);
+                }
+                Applied::Repeated { .. } | Applied::Passed => {}
+            }
+        }
         if !deltas.is_empty() {
             self.parts.dispatch.dispatch(deltas);
         }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Event, NotTaken, OrderedLog, Record};
 use crate::{
-    delta::{Epoch, RoomName},
+    delta::{Epoch, Erasure, RoomName},
     rooms::producers::MAX_PAUSE_MS,
 };
 
@@ -40,13 +40,15 @@ pub struct Published {
     pub room: RoomName,
     pub offset: u64,
     pub epoch: Epoch,
-    /// The idempotency key, or an id made for this delta.
+    /// The idempotency key, or an id made for this delta; an erasure has none.
     pub id: Arc<str>,
     /// Milliseconds since the Unix epoch.
     pub time: u64,
     /// Whether the key had come before; then `offset` and `time` are the first delta's, and nothing
     /// was published.
     pub repeated: bool,
+    /// Of an erasure: whether the room had what it takes back.
+    pub found: bool,
 }
 
 /// Why a delta is not known to be on disk.
@@ -95,6 +97,7 @@ pub struct Placed {
     pub time: u64,
     pub epoch: Epoch,
     pub repeated: bool,
+    pub found: bool,
 }
 
 /// Publishes as one producer at a time. Cheap to clone; the clones share their numbering.
@@ -173,7 +176,41 @@ impl Publisher {
     /// Hands all of `deltas` to the log, stamped with `now` (ms since the Unix epoch), or none of
     /// them.
     pub fn submit(&self, deltas: Vec<NewDelta>, now: u64) -> Result<Pending, PublishError> {
-        let mut records: Vec<Record> = deltas.into_iter().map(|delta| record(delta, now)).collect();
+        let records = deltas.into_iter().map(|delta| record(delta, now));
+        self.hand_over(records.collect(), now)
+    }
+
+    /// As [`Publisher::publish`], for an erasure.
+    pub async fn erase(&self, room: RoomName, erasure: Erasure) -> Result<Published, PublishError> {
+        let pending = self.submit_erasure(room, erasure, wall_clock_ms())?;
+        let erased = pending.wait(self.patience).await.pop();
+        erased.unwrap_or(Err(PublishError::OutcomeUnknown))
+    }
+
+    /// As [`Publisher::submit`], for an erasure.
+    pub fn submit_erasure(
+        &self,
+        room: RoomName,
+        erasure: Erasure,
+        now: u64,
+    ) -> Result<Pending, PublishError> {
+        let record = Record {
+            room,
+            body: Bytes::new(),
+            id: "".into(),
+            keyed: false,
+            stamped: now,
+            info: Bytes::new(),
+            exclude: None,
+            erases: Some(erasure),
+            producer: 0,
+            sequence: 0,
+        };
+        self.hand_over(vec![record], now)
+    }
+
+    /// Numbers the records and hands them to the log.
+    fn hand_over(&self, mut records: Vec<Record>, now: u64) -> Result<Pending, PublishError> {
         let names = records
             .iter()
             .map(|record| (record.room.clone(), record.id.clone()))
@@ -232,6 +269,7 @@ pub(super) fn record(delta: NewDelta, now: u64) -> Record {
         stamped: now,
         info: delta.info,
         exclude: delta.exclude,
+        erases: None,
         // Both are given when the log takes it.
         producer: 0,
         sequence: 0,
@@ -273,6 +311,7 @@ impl Pending {
                 id,
                 time: placed.time,
                 repeated: placed.repeated,
+                found: placed.found,
             }));
         }
         results

@@ -8,7 +8,7 @@ use super::{
     publisher::{NewDelta, PublishError, Published, Publisher},
     tenure::Tenure,
 };
-use crate::delta::partition_of;
+use crate::delta::{Erasure, RoomName, partition_of};
 
 /// Publishes each delta to the partition of its room. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +29,13 @@ impl Publishers {
     /// Why some partition takes nothing at the moment, if its log would.
     pub fn refusal(&self) -> Option<PublishError> {
         self.0.iter().find_map(Publisher::refusal)
+    }
+
+    /// Takes deltas of a room back, and waits until they are erased here or that is safe in the log.
+    pub async fn erase(&self, room: RoomName, erasure: Erasure) -> Result<Published, PublishError> {
+        let partitions = u16::try_from(self.0.len()).expect("partitions are numbered by u16");
+        let publisher = &self.0[usize::from(partition_of(&room, partitions))];
+        publisher.erase(room, erasure).await
     }
 
     /// Publishes all of `deltas`, those of a room in their order, and waits until each is safe or
@@ -67,13 +74,10 @@ impl Publishers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        delta::RoomName,
-        log::{
-            Event, Next, OrderedLog,
-            embedded::{EmbeddedLog, QueueBounds},
-            publisher::{Placed, Source},
-        },
+    use crate::log::{
+        Event, Next, OrderedLog,
+        embedded::{EmbeddedLog, QueueBounds},
+        publisher::{Placed, Source},
     };
     use bytes::Bytes;
     use std::time::Duration;
@@ -122,6 +126,7 @@ mod tests {
                         time: record.id.parse().unwrap(),
                         epoch: partition.to_string().into(),
                         repeated: false,
+                        found: true,
                     };
                     (Source::of(event).unwrap(), Ok(placed))
                 });

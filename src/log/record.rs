@@ -5,13 +5,13 @@
 //! without those who run an earlier one having to stop; what must not be skipped takes a new kind
 //! or a new version, and those are an error.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use uuid::Uuid;
 
+use self::sections::{Sections, Writer, tag};
 use super::Record;
-use crate::delta::{BadRoomName, RoomName};
+use crate::delta::{BadRoomName, Erasure};
+
+mod sections;
 
 /// The version that this build writes, and the latest that it reads.
 pub const VERSION: u8 = 1;
@@ -19,6 +19,7 @@ pub const VERSION: u8 = 1;
 /// One place in a shared log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
+    /// A delta, or an erasure.
     Delta {
         record: Record,
         /// The tenure that took the delta in from another producer; it counts only while no later
@@ -74,7 +75,7 @@ pub enum DecodeError {
     TooShort { bytes: usize },
     #[error("a record has version {version}; this build reads up to {VERSION}")]
     NewerVersion { version: u8 },
-    #[error("a record has kind {kind}; this build knows kinds 1 and 3 to 5")]
+    #[error("a record has kind {kind}; this build knows kinds 1 to 5")]
     UnknownKind { kind: u8 },
     #[error("a record ends within the section at byte {at}")]
     Cut { at: usize },
@@ -99,32 +100,18 @@ impl DecodeError {
     }
 }
 
-/// Kind 2 is set aside for erasures.
 mod kind {
     pub const DELTA: u8 = 1;
+    pub const ERASURE: u8 = 2;
     pub const HEARTBEAT: u8 = 3;
     pub const FENCE: u8 = 4;
     pub const SEAL: u8 = 5;
 }
 
-mod tag {
-    pub const PRODUCER: u8 = 1;
-    pub const NUMBER: u8 = 2;
-    pub const STAMPED: u8 = 3;
-    pub const ROOM: u8 = 4;
-    pub const ID: u8 = 5;
-    /// There or not; it has no bytes.
-    pub const KEYED: u8 = 6;
-    pub const BODY: u8 = 7;
-    pub const INFO: u8 = 8;
-    pub const TENURE: u8 = 9;
-    pub const EXCLUDE: u8 = 10;
-}
-
 impl Entry {
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Delta { record, tenure } => encode_delta(record, *tenure),
+            Self::Delta { record, tenure } => encode_record(record, *tenure),
             Self::Heartbeat(heartbeat) => Writer::new(kind::HEARTBEAT, 64)
                 .section(tag::PRODUCER, &heartbeat.producer.to_be_bytes())
                 .section(tag::NUMBER, &heartbeat.beat.to_be_bytes())
@@ -154,18 +141,18 @@ impl Entry {
         }
         if !matches!(
             kind,
-            kind::DELTA | kind::HEARTBEAT | kind::FENCE | kind::SEAL
+            kind::DELTA | kind::ERASURE | kind::HEARTBEAT | kind::FENCE | kind::SEAL
         ) {
             return Err(DecodeError::UnknownKind { kind });
         }
         let sections = Sections::read(bytes)?;
         Ok(match kind {
-            kind::DELTA => Self::Delta {
+            kind::DELTA | kind::ERASURE => Self::Delta {
                 tenure: match &sections.tenure {
                     Some(_) => Some(sections.tenure()?),
                     None => None,
                 },
-                record: sections.into_record()?,
+                record: sections.into_record(kind == kind::ERASURE)?,
             },
             kind::HEARTBEAT => Self::Heartbeat(Heartbeat {
                 producer: sections.producer()?,
@@ -185,7 +172,7 @@ impl Entry {
 
     pub fn identity(&self) -> Identity {
         let (kind, producer, number) = match self {
-            Self::Delta { record, .. } => (kind::DELTA, record.producer, record.sequence),
+            Self::Delta { record, .. } => (kind_of(record), record.producer, record.sequence),
             Self::Heartbeat(heartbeat) => (kind::HEARTBEAT, heartbeat.producer, heartbeat.beat),
             Self::Fence(fence) => (kind::FENCE, fence.tenure, 0),
             Self::Seal(seal) => (kind::SEAL, seal.producer, 0),
@@ -232,15 +219,24 @@ impl Identity {
     }
 }
 
-fn encode_delta(record: &Record, tenure: Option<u128>) -> Vec<u8> {
+fn kind_of(record: &Record) -> u8 {
+    match record.erases {
+        None => kind::DELTA,
+        Some(_) => kind::ERASURE,
+    }
+}
+
+fn encode_record(record: &Record, tenure: Option<u128>) -> Vec<u8> {
     let content =
         record.room.as_str().len() + record.id.len() + record.body.len() + record.info.len();
-    let mut writer = Writer::new(kind::DELTA, content + 96)
+    let mut writer = Writer::new(kind_of(record), content + 96)
         .section(tag::PRODUCER, &record.producer.to_be_bytes())
         .section(tag::NUMBER, &record.sequence.to_be_bytes())
         .section(tag::STAMPED, &record.stamped.to_be_bytes())
-        .section(tag::ROOM, record.room.as_str().as_bytes())
-        .section(tag::ID, record.id.as_bytes());
+        .section(tag::ROOM, record.room.as_str().as_bytes());
+    if record.erases.is_none() {
+        writer = writer.section(tag::ID, record.id.as_bytes());
+    }
     if record.keyed {
         writer = writer.section(tag::KEYED, &[]);
     }
@@ -253,141 +249,12 @@ fn encode_delta(record: &Record, tenure: Option<u128>) -> Vec<u8> {
     if let Some(tenure) = tenure {
         writer = writer.section(tag::TENURE, &tenure.to_be_bytes());
     }
-    writer.section(tag::BODY, &record.body).done()
-}
-
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(kind: u8, capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity);
-        bytes.extend([VERSION, kind]);
-        Self(bytes)
+    match record.erases {
+        None => writer.section(tag::BODY, &record.body),
+        Some(Erasure::One(offset)) => writer.section(tag::ERASE_ONE, &offset.to_be_bytes()),
+        Some(Erasure::Upto(last)) => writer.section(tag::ERASE_UPTO, &last.to_be_bytes()),
     }
-
-    fn section(mut self, tag: u8, content: &[u8]) -> Self {
-        self.0.push(tag);
-        let mut length = content.len();
-        while length >= 0x80 {
-            self.0.push(0x80 | (length & 0x7f) as u8);
-            length >>= 7;
-        }
-        self.0.push(length as u8);
-        self.0.extend_from_slice(content);
-        self
-    }
-
-    fn done(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-/// The sections of one record, as far as this build knows them.
-#[derive(Default)]
-struct Sections {
-    producer: Option<Bytes>,
-    number: Option<Bytes>,
-    stamped: Option<Bytes>,
-    room: Option<Bytes>,
-    id: Option<Bytes>,
-    keyed: bool,
-    body: Option<Bytes>,
-    info: Option<Bytes>,
-    tenure: Option<Bytes>,
-    exclude: Option<Bytes>,
-}
-
-impl Sections {
-    fn read(bytes: &Bytes) -> Result<Self, DecodeError> {
-        let mut sections = Self::default();
-        let mut at = 2;
-        while let Some(&tag) = bytes.get(at) {
-            let cut = DecodeError::Cut { at };
-            let (length, start) = read_length(bytes, at + 1).ok_or(cut.clone())?;
-            let end = start.checked_add(length).filter(|end| *end <= bytes.len());
-            let content = bytes.slice(start..end.ok_or(cut)?);
-            at = start + length;
-            match tag {
-                tag::PRODUCER => sections.producer = Some(content),
-                tag::NUMBER => sections.number = Some(content),
-                tag::STAMPED => sections.stamped = Some(content),
-                tag::ROOM => sections.room = Some(content),
-                tag::ID => sections.id = Some(content),
-                tag::KEYED => sections.keyed = true,
-                tag::BODY => sections.body = Some(content),
-                tag::INFO => sections.info = Some(content),
-                tag::TENURE => sections.tenure = Some(content),
-                tag::EXCLUDE => sections.exclude = Some(content),
-                // Said by a later build to whoever understands it.
-                _ => {}
-            }
-        }
-        Ok(sections)
-    }
-
-    fn producer(&self) -> Result<u128, DecodeError> {
-        fixed(&self.producer, "producer").map(u128::from_be_bytes)
-    }
-
-    fn number(&self) -> Result<u64, DecodeError> {
-        fixed(&self.number, "number").map(u64::from_be_bytes)
-    }
-
-    fn stamped(&self) -> Result<u64, DecodeError> {
-        fixed(&self.stamped, "time").map(u64::from_be_bytes)
-    }
-
-    fn tenure(&self) -> Result<u128, DecodeError> {
-        fixed(&self.tenure, "tenure").map(u128::from_be_bytes)
-    }
-
-    fn into_record(self) -> Result<Record, DecodeError> {
-        Ok(Record {
-            producer: self.producer()?,
-            sequence: self.number()?,
-            stamped: self.stamped()?,
-            room: RoomName::new(text(&self.room, "room")?)?,
-            id: Arc::from(text(&self.id, "id")?),
-            keyed: self.keyed,
-            exclude: match &self.exclude {
-                Some(_) => Some(fixed(&self.exclude, "excluded client").map(Uuid::from_bytes)?),
-                None => None,
-            },
-            body: self.body.ok_or(DecodeError::Missing { section: "body" })?,
-            info: self.info.unwrap_or_default(),
-        })
-    }
-}
-
-/// The length that stands at `at`, seven bits a byte with the lowest first, and where it ends.
-fn read_length(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
-    let mut length = 0_usize;
-    for shift in [0, 7, 14, 21, 28] {
-        let byte = *bytes.get(at)?;
-        at += 1;
-        length |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some((length, at));
-        }
-    }
-    None
-}
-
-fn fixed<const N: usize>(
-    content: &Option<Bytes>,
-    section: &'static str,
-) -> Result<[u8; N], DecodeError> {
-    let content = content.as_deref().ok_or(DecodeError::Missing { section })?;
-    content.try_into().map_err(|_| DecodeError::Width {
-        section,
-        bytes: content.len(),
-        expected: N,
-    })
-}
-
-fn text<'a>(content: &'a Option<Bytes>, section: &'static str) -> Result<&'a str, DecodeError> {
-    let content = content.as_deref().ok_or(DecodeError::Missing { section })?;
-    std::str::from_utf8(content).map_err(|_| DecodeError::Text { section })
+    .done()
 }
 
 #[cfg(test)]

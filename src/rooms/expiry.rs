@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
+    erasing::{AT_ONCE, take_out},
     history::Shared,
     layout,
     retention::Retention,
@@ -16,8 +17,8 @@ use crate::delta::RoomName;
 pub(super) const MAX_EXPIRED: usize = 1_024;
 
 impl HistoryWriter {
-    /// Trims deltas that are too old at `now` (ms since the Unix epoch), and forgets idempotency
-    /// keys whose window has passed in log time; a bounded number of both. True if there may be
+    /// Trims deltas that are too old at `now` (ms since the Unix epoch), takes erased ones out, and
+    /// forgets idempotency keys whose window has passed in log time; a bounded number of all. True if there may be
     /// more to do.
     pub fn expire(
         &mut self,
@@ -46,22 +47,31 @@ impl HistoryWriter {
             let (_, room) = layout::expiring_room(key)?;
             let rules = rules(&room);
             let mut head = self.shared.head(&room)?;
-            let mut oldest_kept = None;
+            // When the oldest that stays is due.
+            let mut next = None;
             let stored = (head.floor + 1, u64::MAX);
             self.shared
                 .visit(&room, stored, Order::Ascending, |offset, entry| {
-                    if rules.expiry(entry.time) > now || budget == 0 {
-                        oldest_kept = Some(entry.time);
+                    let erased = offset <= head.erased;
+                    let expiry = match erased {
+                        true => AT_ONCE,
+                        false => rules.expiry(entry.time),
+                    };
+                    if expiry > now || budget == 0 {
+                        next = Some(expiry);
                         return ControlFlow::Break(());
                     }
                     budget -= 1;
-                    writes.push(trim(&room, &mut head, offset, &entry));
+                    writes.push(match erased {
+                        true => take_out(&room, &mut head, offset, &entry),
+                        false => trim(&room, &mut head, offset, &entry),
+                    });
                     ControlFlow::Continue(())
                 })?;
             writes.push(Write::Delete { key: key.clone() });
             head.expiry = 0;
-            if let Some(time) = oldest_kept {
-                self.index(&room, &mut head, rules.expiry(time), writes);
+            if let Some(expiry) = next {
+                self.index(&room, &mut head, expiry, writes);
             }
             writes.push(put(layout::head_key(&room), head.encode()));
             if budget == 0 {

@@ -65,7 +65,7 @@ pub struct Head {
     pub floor: u64,
     /// Where somebody who has read everything stands; 0 in a room that never had a delta.
     pub newest: u64,
-    /// Deltas kept.
+    /// Deltas kept, and the places of erased ones until they are trimmed or taken out.
     pub count: u64,
     /// Bytes kept, of data, info and id.
     pub bytes: u64,
@@ -183,7 +183,7 @@ impl History {
         let head = self.shared.floored(room)?;
         // Times grow with offsets. Whatever is below `low` is older than `time`, what is at `high`
         // or above is not.
-        let mut low = head.floor + 1;
+        let mut low = head.hidden() + 1;
         let mut high = head.newest.min(durable) + 1;
         while low < high {
             let middle = low + (high - low) / 2;
@@ -209,19 +209,19 @@ impl History {
     ) -> Result<Page, StoreError> {
         let durable = self.durable(room);
         let upto = upto.min(durable);
-        let mut after = after.max(self.shared.floored(room)?.floor);
+        let mut after = after.max(self.shared.floored(room)?.hidden());
         loop {
             let (mut deltas, more) = self.shared.entries(room, (after, upto), limit, order)?;
             // A trim may have overtaken the scan. Its floor, read behind the scan, hides what the
             // scan saw of the trimmed deltas; nothing above that floor can have been missing.
-            let floor = self.shared.floored(room)?.floor;
-            deltas.retain(|delta| delta.offset > floor);
-            if deltas.is_empty() && more && floor > after {
-                after = floor;
+            let head = self.shared.floored(room)?;
+            deltas.retain(|delta| delta.offset > head.hidden());
+            if deltas.is_empty() && more && head.hidden() > after {
+                after = head.hidden();
                 continue;
             }
             return Ok(Page {
-                floor: floor.min(durable),
+                floor: head.floor.min(durable),
                 deltas,
                 more,
             });
@@ -323,6 +323,9 @@ impl Shared {
             return Ok((deltas, more));
         }
         self.visit(room, (after + 1, upto), order, |offset, entry| {
+            if entry.is_blank() {
+                return ControlFlow::Continue(());
+            }
             bytes += entry.weight();
             let fits = deltas.is_empty() || bytes <= limit.bytes as u64;
             if deltas.len() == limit.deltas || !fits {

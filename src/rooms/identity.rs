@@ -52,14 +52,9 @@ impl LogIdentity {
 
 /// Makes an empty store one of this log, and makes sure that any other is.
 pub fn establish(store: &dyn Store, log: &LogIdentity) -> Result<(), StoreError> {
-    let known = layout::FORMAT;
     match store.get(layout::FORMAT_KEY)? {
         None => create(store, log)?,
-        Some(format) => match layout::decode_format(&format)? {
-            found if found > known => return Err(StoreError::NewerFormat { found, known }),
-            found if found < known => return Err(StoreError::OlderFormat { found, known }),
-            _ => {}
-        },
+        Some(format) => check_format(&format)?,
     }
     let found = store.get(layout::LOG_KEY)?;
     let found = found.and_then(|name| String::from_utf8(name).ok());
@@ -76,6 +71,16 @@ pub fn establish(store: &dyn Store, log: &LogIdentity) -> Result<(), StoreError>
         renew(store)?;
     }
     Ok(())
+}
+
+/// Makes sure that the layout is the one that is known here; `format` is the record that says which it is.
+pub fn check_format(format: &[u8]) -> Result<(), StoreError> {
+    let known = layout::FORMAT;
+    match layout::decode_format(format)? {
+        found if found > known => Err(StoreError::NewerFormat { found, known }),
+        found if found < known => Err(StoreError::OlderFormat { found, known }),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a partition's life and how far it is applied; none if the store never had anything of it.

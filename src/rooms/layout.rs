@@ -22,7 +22,7 @@ use super::{retention::Held, store::StoreError};
 use crate::delta::{Delta, RoomName};
 
 /// The version of this whole layout.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 pub const LOG_KEY: &[u8] = b"mlog";
 pub const PLACE_KEY: &[u8] = b"mplace";
@@ -63,7 +63,15 @@ pub fn head_key(room: &RoomName) -> Vec<u8> {
 
 /// The first and the last key of all rooms.
 pub fn head_range() -> (Vec<u8>, Vec<u8>) {
-    (b"r".to_vec(), b"r\xFF".to_vec())
+    head_range_of("")
+}
+
+/// The first and the last key of the rooms whose names begin with `prefix`.
+pub fn head_range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    let first = [b"r", prefix.as_bytes()].concat();
+    // Behind every name, as names are text.
+    let last = [&first[..], &[u8::MAX]].concat();
+    (first, last)
 }
 
 /// The room of a [`head_key`].
@@ -144,7 +152,8 @@ pub fn when_seen(key: &[u8]) -> Result<FirstSeen, StoreError> {
     })
 }
 
-/// A stored delta without its room and offset, which are its key.
+/// A stored delta without its room and offset, which are its key. One that is erased has no data, and one that is not
+/// has some: it is JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub time: u64,
@@ -163,6 +172,21 @@ impl<'a> Entry<'a> {
             info: &delta.info,
             data: &delta.data,
         }
+    }
+
+    /// What is left of an erased delta.
+    pub fn blank(time: u64) -> Self {
+        Self {
+            time,
+            keyed: false,
+            id: "",
+            info: &[],
+            data: &[],
+        }
+    }
+
+    pub fn is_blank(&self) -> bool {
+        self.data.is_empty()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -226,9 +250,16 @@ pub struct HeadRecord {
     pub newest_time: u64,
     /// Under which expiry the room is indexed; 0 for none, as of a room that holds nothing.
     pub expiry: u64,
+    /// Up to here everything is erased, though not yet taken out; 0 for nothing.
+    pub erased: u64,
 }
 
 impl HeadRecord {
+    /// Up to here nothing is shown.
+    pub fn hidden(&self) -> u64 {
+        self.floor.max(self.erased)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         for number in [
@@ -239,6 +270,7 @@ impl HeadRecord {
             self.newest,
             self.newest_time,
             self.expiry,
+            self.erased,
         ] {
             out.extend_from_slice(&number.to_be_bytes());
         }
@@ -257,6 +289,7 @@ impl HeadRecord {
             newest: fields.u64()?,
             newest_time: fields.u64()?,
             expiry: fields.u64()?,
+            erased: fields.u64()?,
         })
     }
 }

@@ -5,13 +5,17 @@
 //! `layout`, which names every key and record. [`retention`], [`dedup`] and [`producers`] decide; they know no
 //! store and no clock.
 
+mod catalogue;
 mod checkpoint;
+pub mod compaction;
 pub mod dedup;
+mod erasing;
 mod expiry;
 pub mod fanout;
 pub mod history;
 pub mod identity;
 mod layout;
+pub mod offline;
 pub mod producers;
 mod renewal;
 pub mod retention;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::{lanes::Lanes, tail::Tail};
 use crate::{
-    delta::{Delta, Epoch, RoomName},
+    delta::{Delta, Epoch, Erasure, RoomName},
     protocol::{
         codes::{ErrorCode, Unsubscribe},
         reply::{self, ClientInfo, Outcome},
@@ -94,6 +94,8 @@ enum Phase {
 struct Replay {
     /// Everything up to here was sent, or is known to the client.
     cursor: u64,
+    /// The erasures that the page under way is without.
+    erased: u64,
     /// The reply to the subscribe is still owed; it carries the first page.
     unanswered: Option<u32>,
     must_recover: bool,
@@ -174,6 +176,11 @@ impl Sequence {
         }
     }
 
+    /// Something was taken back, and is not in history any more. Who has not been sent it yet never is.
+    pub fn erase(&mut self, erasure: Erasure) {
+        self.tail.erase(erasure);
+    }
+
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
         if self.lanes.have_audience() {
@@ -202,6 +209,7 @@ impl Sequence {
         };
         let replay = Box::new(Replay {
             cursor: recover.offset,
+            erased: 0,
             unanswered: Some(join.command),
             must_recover: join.must_recover,
             join_leave: join.join_leave,
@@ -246,9 +254,9 @@ impl Sequence {
 
     /// The wire of `sub` can take a page.
     pub fn credit(&mut self, sub: SubId) -> Option<Wait> {
-        let Some(Phase::Replaying(replay)) = self.phase(sub) else {
-            return None;
-        };
+        let erased = self.tail.erased();
+        let replay = self.replay_mut(sub)?;
+        replay.erased = erased;
         let after = replay.cursor;
         if self.tail.reaches(after) {
             let page = PageRead {
@@ -258,11 +266,8 @@ impl Sequence {
             };
             return self.page_read(sub, after, page);
         }
-        Some(Wait::Page {
-            sub,
-            after,
-            upto: self.position,
-        })
+        let upto = self.position;
+        Some(Wait::Page { sub, after, upto })
     }
 
     /// A page came from history: the deltas from the cursor to `upto`. Returns what is needed next.
@@ -270,6 +275,7 @@ impl Sequence {
         let Some(Phase::Replaying(replay)) = self.phase(sub) else {
             return None;
         };
+        let erased = replay.erased;
         if page.floor > replay.cursor {
             self.overtaken(sub);
             return None;
@@ -279,6 +285,11 @@ impl Sequence {
             Some(last) if page.more => last.offset,
             _ => upto,
         };
+        // Read before they were erased, perhaps.
+        let Some(erasures) = self.tail.erasures_since(erased) else {
+            return self.credit(sub);
+        };
+        erasures.for_each(|erasure| deltas.retain(|delta| !erasure.covers(delta.offset)));
         if !page.more && self.tail.reaches(cursor) {
             deltas.extend(self.tail.behind(cursor).cloned());
             cursor = self.position;

@@ -13,6 +13,7 @@ use std::{
 use super::{
     checkpoint::{Checkpoint, Floor},
     dedup::Window,
+    erasing::{AT_ONCE, Change},
     history::{History, Partition, Shared},
     identity::{self, LogIdentity},
     layout::{self, FirstSeen, HeadRecord, corrupt},
@@ -20,7 +21,7 @@ use super::{
     store::{Order, Store, StoreError, Write},
 };
 use crate::{
-    delta::{Delta, Epoch, RoomName},
+    delta::{Delta, Epoch, Erasure, RoomName},
     log::{Event, Place, Record},
 };
 
@@ -38,6 +39,15 @@ pub enum Applied {
     Repeated {
         offset: u64,
         time: u64,
+    },
+    Erased {
+        room: RoomName,
+        erasure: Erasure,
+        /// Of the erasure itself.
+        offset: u64,
+        time: u64,
+        /// Whether the room had what was to be erased.
+        found: bool,
     },
     /// It is no delta, or one that does not count.
     Passed,
@@ -171,13 +181,26 @@ impl HistoryWriter {
     ) -> Result<Vec<Applied>, StoreError> {
         let mut checkpoint = self.checkpoint.clone();
         let mut seen = HashMap::new();
-        let mut rooms: HashMap<RoomName, Vec<Arc<Delta>>> = HashMap::new();
+        let mut rooms: HashMap<RoomName, Change> = HashMap::new();
         let mut applied = Vec::with_capacity(batch.len());
         for event in batch {
             let Some((record, here)) = checkpoint.advance(event) else {
                 applied.push(Applied::Passed);
                 continue;
             };
+            if let Some(erasure) = record.erases {
+                let erasure = erasure.placed_at(here.offset);
+                let change = rooms.entry(record.room.clone()).or_default();
+                let found = self.erase(&record.room, erasure, checkpoint.floor, change)?;
+                applied.push(Applied::Erased {
+                    room: record.room.clone(),
+                    erasure,
+                    offset: here.offset,
+                    time: here.time,
+                    found,
+                });
+                continue;
+            }
             if record.keyed
                 && let Some(first) = self.repeats(record, here, &mut seen)?
             {
@@ -191,6 +214,7 @@ impl HistoryWriter {
             rooms
                 .entry(record.room.clone())
                 .or_default()
+                .deltas
                 .push(delta.clone());
             applied.push(Applied::Delta(delta));
         }
@@ -200,12 +224,13 @@ impl HistoryWriter {
             writes.push(put(layout::seen_at_key(self.partition, first), key.clone()));
             writes.push(put(key, first.encode()));
         }
-        for (room, mut deltas) in rooms {
-            deltas.retain(|delta| delta.offset > checkpoint.floor.offset);
-            if deltas.is_empty() {
+        for (room, mut change) in rooms {
+            let unread = checkpoint.floor;
+            change.deltas.retain(|delta| delta.offset > unread.offset);
+            if change.is_nothing() {
                 continue;
             }
-            self.extend(&room, &deltas, rules(&room), checkpoint.floor, &mut writes)?;
+            self.change(&room, &change, rules(&room), unread, &mut writes)?;
         }
         let key = layout::checkpoint_key(self.partition);
         writes.push(put(key, checkpoint.encode()));
@@ -326,11 +351,11 @@ impl HistoryWriter {
         }
     }
 
-    /// Appends `deltas` to their room and trims what no longer fits.
-    fn extend(
+    /// Does to a room what a batch does to it, and trims what no longer fits.
+    fn change(
         &self,
         room: &RoomName,
-        deltas: &[Arc<Delta>],
+        change: &Change,
         rules: Retention,
         unread: Floor,
         writes: &mut Vec<Write>,
@@ -346,8 +371,9 @@ impl HistoryWriter {
             head.floor = unread.offset;
             head.floor_time = unread.time;
         }
-        for delta in deltas {
-            head.held.add(layout::Entry::of(delta).weight());
+        self.blank(room, change, &mut head, writes)?;
+        for delta in &change.deltas {
+            head.held.add(change.entry(delta).weight());
             head.newest = delta.offset;
             head.newest_time = delta.time;
         }
@@ -358,13 +384,14 @@ impl HistoryWriter {
                     if !rules.overfilled(head.held) {
                         return ControlFlow::Break(());
                     }
+                    let entry = change.behind(offset, entry);
                     writes.push(trim(room, &mut head, offset, &entry));
                     ControlFlow::Continue(())
                 })?;
         }
         let mut oldest_new = None;
-        for delta in deltas {
-            let entry = layout::Entry::of(delta);
+        for delta in &change.deltas {
+            let entry = change.entry(delta);
             if oldest_new.is_none() && rules.overfilled(head.held) {
                 // Never written, so there is nothing to delete.
                 trim(room, &mut head, delta.offset, &entry);
@@ -373,7 +400,9 @@ impl HistoryWriter {
             oldest_new.get_or_insert(delta.time);
             writes.push(put(layout::entry_key(room, delta.offset), entry.encode()));
         }
-        if head.expiry == 0 {
+        if change.hides_some() && head.held.count > 0 {
+            self.index(room, &mut head, AT_ONCE, writes);
+        } else if head.expiry == 0 && head.held.count > 0 {
             let oldest = oldest_new.unwrap_or(head.newest_time);
             self.index(room, &mut head, rules.expiry(oldest), writes);
         } else if head.expiry > rules.expiry(head.newest_time) {

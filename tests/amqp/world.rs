@@ -79,6 +79,7 @@ pub fn record_of(producer: u128, sequence: u64, bytes: usize) -> Record {
         stamped: sequence,
         info: Bytes::new(),
         exclude: None,
+        erases: None,
         producer,
         sequence,
     }

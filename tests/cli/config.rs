@@ -48,16 +48,16 @@ fn a_printed_configuration_is_a_file_that_says_the_same_without_secrets() {
     fs::write(&file, text).unwrap();
     let again = ["config", "print", "--json", "--config"];
     let again = Call::new(&[&again[..], &[file.to_str().unwrap()]].concat()).run();
-    let values = |json: &str| -> Vec<(String, Value)> {
+    let values = |json: &str| -> Vec<(String, String)> {
         let lines: Vec<Value> = serde_json::from_str(json).unwrap();
-        let pair = |line: Value| {
-            (
-                line["key"].as_str().unwrap().to_owned(),
-                line["value"].clone(),
-            )
-        };
-        let known = lines.into_iter().map(pair);
-        known.filter(|(key, _)| key != "amqp.url").collect()
+        let text = |value: &Value| value.as_str().unwrap_or("(a secret)").to_owned();
+        let pairs = lines
+            .iter()
+            .map(|line| (text(&line["key"]), text(&line["value"])));
+        // A file says of no secret that there is none.
+        pairs
+            .filter(|(_, value)| value != "[]" && value != "(a secret)")
+            .collect()
     };
     assert_eq!(values(again.out()), values(print(&["--json"]).out()));
 }

@@ -173,6 +173,10 @@ impl Server {
         self.http().request("GET", path, &[], b"")
     }
 
+    pub fn delete(&self, path: &str) -> Reply {
+        self.http().request("DELETE", path, &[], b"")
+    }
+
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
         self.http().request("POST", path, headers, body.as_ref())
     }

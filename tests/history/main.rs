@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use roomwire::{
-    delta::{RoomName, partition_of},
+    delta::{Erasure, RoomName, partition_of},
     log::{
         Event, Record,
         record::{Entry, Fence, Heartbeat},
@@ -24,6 +24,7 @@ use roomwire::{
     },
 };
 
+mod erasing;
 mod model;
 mod partitions;
 mod reading;
@@ -72,9 +73,24 @@ fn record(offset: u64, name: &str, key: Option<&str>, stamped: u64) -> Record {
         stamped,
         info: Bytes::new(),
         exclude: None,
+        erases: None,
         producer: u128::from(offset),
         sequence: 1,
     }
+}
+
+/// Takes deltas back.
+fn erasing(offset: u64, name: &str, erasure: Erasure) -> Event {
+    let erases = Some(erasure);
+    at(
+        offset,
+        Record {
+            body: Bytes::new(),
+            id: "".into(),
+            erases,
+            ..record(offset, name, None, 0)
+        },
+    )
 }
 
 fn at(position: u64, record: Record) -> Event {

@@ -27,7 +27,7 @@ const ROOMS: [(&str, Retention); 3] = [
 
 #[derive(Debug, Clone)]
 enum Step {
-    Publish(Vec<NewDelta>),
+    Publish(Vec<Act>),
     Flush,
     Expire,
     /// The process dies; of the unflushed commits this share survives.
@@ -37,6 +37,18 @@ enum Step {
     /// A flush fails and the database is opened again.
     FailedFlush {
         survive: prop::sample::Index,
+    },
+}
+
+/// One record of a batch.
+#[derive(Debug, Clone)]
+enum Act {
+    Delta(NewDelta),
+    /// Takes back one delta of a room, or all up to it; which one is a share of all offsets.
+    Erase {
+        room: usize,
+        one: bool,
+        share: prop::sample::Index,
     },
 }
 
@@ -66,8 +78,11 @@ fn step() -> impl Strategy<Value = Step> {
             behind,
             data_bytes,
         });
+    let erase = (0..ROOMS.len(), any::<bool>(), any::<prop::sample::Index>())
+        .prop_map(|(room, one, share)| Act::Erase { room, one, share });
+    let act = prop_oneof![9 => delta.prop_map(Act::Delta), 1 => erase];
     prop_oneof![
-        6 => prop::collection::vec(delta, 1..6).prop_map(Step::Publish),
+        6 => prop::collection::vec(act, 1..6).prop_map(Step::Publish),
         4 => Just(Step::Flush),
         2 => Just(Step::Expire),
         1 => any::<prop::sample::Index>().prop_map(|survive| Step::Crash { survive }),
@@ -90,19 +105,22 @@ struct Room {
     floor: u64,
     floor_time: u64,
     newest: u64,
+    /// Up to here all is taken back.
+    erased: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct Kept {
     offset: u64,
     time: u64,
-    data: Bytes,
+    /// None once it is taken back.
+    data: Option<Bytes>,
 }
 
 impl Kept {
     /// An id has 4 bytes here.
     fn weight(&self) -> u64 {
-        self.data.len() as u64 + 4
+        self.data.as_ref().map_or(0, |data| data.len() as u64 + 4)
     }
 }
 
@@ -132,9 +150,36 @@ impl State {
             }
         }
         let room = &mut self.rooms[delta.room];
+        let data = Some(data);
         room.kept.push(Kept { offset, time, data });
         room.newest = offset;
         None
+    }
+
+    /// Whether there is what is to be taken back. `batch` is where the batch began.
+    fn erase(&mut self, offset: u64, room: usize, erasure: Erasure, batch: u64) -> bool {
+        self.checkpoint = offset;
+        let room = &mut self.rooms[room];
+        match erasure {
+            Erasure::Upto(last) => {
+                if room.newest > 0 {
+                    room.erased = room.erased.max(last.min(offset));
+                }
+                let erased = room.erased;
+                let kept = room.kept.iter_mut();
+                for new in kept.filter(|kept| kept.offset >= batch && kept.offset <= erased) {
+                    new.data = None;
+                }
+                true
+            }
+            Erasure::One(offset) if offset <= room.floor => false,
+            Erasure::One(offset) if offset <= room.erased => true,
+            Erasure::One(offset) => {
+                let mut kept = room.kept.iter_mut();
+                let found = kept.find(|kept| kept.offset == offset);
+                found.map(|kept| kept.data = None).is_some()
+            }
+        }
     }
 
     fn trim(&mut self) {
@@ -148,12 +193,25 @@ impl State {
 
     fn expire(&mut self, now: u64) {
         for (room, (_, rules)) in self.rooms.iter_mut().zip(ROOMS) {
+            // Taken out, which is no trim.
+            let erased = room.erased;
+            room.kept.retain(|kept| kept.offset > erased);
             room.trim_while(|kept| {
                 kept.first()
                     .is_some_and(|oldest| oldest.time.saturating_add(rules.ttl_ms) <= now)
             });
         }
     }
+}
+
+/// What became of a record.
+#[derive(Debug, PartialEq)]
+enum Became {
+    New,
+    Repeated(u64),
+    Erased,
+    Missing,
+    Nothing,
 }
 
 /// The real history and the model, fed alike.
@@ -232,14 +290,32 @@ impl Pair {
         self.check()
     }
 
-    fn publish(&mut self, deltas: &[NewDelta]) -> TestCaseResult {
+    fn publish(&mut self, acts: &[Act]) -> TestCaseResult {
         let mut batch = Vec::new();
         let mut expected = Vec::new();
-        for delta in deltas {
-            self.now += delta.later;
-            self.published += 1;
+        let begin = self.next_offset;
+        for act in acts {
             let offset = self.next_offset;
             self.next_offset += 1;
+            let delta = match act {
+                Act::Delta(delta) => delta,
+                Act::Erase { room, one, share } => {
+                    // One that is yet to come is among them.
+                    let which = share.index(offset as usize + 3) as u64;
+                    let erasure = match one {
+                        true => Erasure::One(which),
+                        false => Erasure::Upto(which),
+                    };
+                    batch.push(erasing(offset, ROOMS[*room].0, erasure));
+                    expected.push(match self.state.erase(offset, *room, erasure, begin) {
+                        true => Became::Erased,
+                        false => Became::Missing,
+                    });
+                    continue;
+                }
+            };
+            self.now += delta.later;
+            self.published += 1;
             let data: Bytes =
                 format!("{:0width$}", self.published, width = delta.data_bytes).into();
             let stamped = self.now - delta.behind;
@@ -247,18 +323,24 @@ impl Pair {
             let record = record(offset, ROOMS[delta.room].0, key.as_deref(), stamped);
             let body = data.clone();
             batch.push(at(offset, Record { body, ..record }));
-            expected.push(self.state.publish(offset, delta, stamped, data));
+            expected.push(match self.state.publish(offset, delta, stamped, data) {
+                Some(first) => Became::Repeated(first),
+                None => Became::New,
+            });
         }
         self.state.trim();
         let applied = self.world.writer.apply(&batch, rules).unwrap();
-        let repeats: Vec<_> = applied
+        let became: Vec<_> = applied
             .iter()
             .map(|applied| match applied {
-                Applied::Delta(_) | Applied::Passed => None,
-                Applied::Repeated { offset, .. } => Some(*offset),
+                Applied::Delta(_) => Became::New,
+                Applied::Repeated { offset, .. } => Became::Repeated(*offset),
+                Applied::Erased { found: true, .. } => Became::Erased,
+                Applied::Erased { found: false, .. } => Became::Missing,
+                Applied::Passed => Became::Nothing,
             })
             .collect();
-        prop_assert_eq!(repeats, expected);
+        prop_assert_eq!(became, expected);
         self.committed();
         Ok(())
     }
@@ -288,7 +370,8 @@ impl Pair {
             let visible: Vec<_> = expected
                 .kept
                 .iter()
-                .filter(|kept| kept.offset <= durable)
+                .filter(|kept| kept.offset <= durable && kept.offset > expected.erased)
+                .filter(|kept| kept.data.is_some())
                 .cloned()
                 .collect();
             let page = history.page(&room, 0, u64::MAX, ALL).unwrap();
@@ -296,7 +379,7 @@ impl Pair {
                 let kept = |delta: roomwire::delta::Delta| Kept {
                     offset: delta.offset,
                     time: delta.time,
-                    data: delta.data,
+                    data: Some(delta.data),
                 };
                 page.deltas.into_iter().map(kept).collect()
             };

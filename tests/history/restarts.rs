@@ -91,7 +91,7 @@ fn a_store_of_a_newer_roomwire_or_of_somebody_else_is_refused() {
             .err()
             .unwrap()
             .to_string(),
-        "the database has format 9 and this roomwire reads up to 2; run the newer \
+        "the database has format 9 and this roomwire reads up to 3; run the newer \
          roomwire that wrote it"
     );
 }

@@ -27,6 +27,7 @@ pub fn record(producer: u128, sequence: u64) -> Record {
         stamped: 1_000_000 + sequence,
         info: Bytes::from_static(b"{}"),
         exclude: Some(uuid::Uuid::from_u128(sequence.into())),
+        erases: None,
         producer,
         sequence,
     }

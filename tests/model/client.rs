@@ -12,6 +12,8 @@ use crate::{Checked, ensure, ledger::Ledger, rooms::ROOMS, wire::Wire};
 pub struct Truth<'a> {
     pub ledger: &'a Ledger,
     pub epoch: &'a str,
+    /// Up to here everything is on its way to the rooms.
+    pub dispatched: u64,
     /// Something failed, so that errors are no wonder.
     pub troubled: bool,
 }
@@ -49,6 +51,8 @@ struct Request {
     must_recover: bool,
     /// The durable position when it was sent.
     durable: u64,
+    /// What was on its way to the rooms before it.
+    dispatched: u64,
 }
 
 enum Asked {
@@ -69,6 +73,8 @@ pub struct View {
     following: bool,
     /// What the server has sent of the subscription that it holds; `None` if it may send nothing.
     live: Option<u64>,
+    /// What was erased up to here, before the subscription was asked for, may not come.
+    without: u64,
 }
 
 impl View {
@@ -196,7 +202,7 @@ impl Client {
             match (view.wanted, view.live) {
                 (false, None) => {}
                 (true, Some(live)) => {
-                    let missing = ledger.room(room).next_after(live);
+                    let missing = ledger.next_due(room, live);
                     ensure(missing.is_none(), || {
                         format!("room {name} stays at {live}, before {missing:?}")
                     })?;
@@ -229,6 +235,7 @@ impl Client {
             position,
             must_recover,
             durable: truth.durable(),
+            dispatched: truth.dispatched,
         });
         self.ask(asked, json!({"subscribe": request}));
         self.views[room].attempt = Some(self.last_command);

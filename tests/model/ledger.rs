@@ -1,9 +1,9 @@
 //! What the log must hold, worked out from the ordered records alone: who checks the server must not ask the server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use roomwire::{log::Event, rooms::retention::Retention};
+use roomwire::{delta::Erasure, log::Event, rooms::retention::Retention};
 
 use crate::{
     Checked,
@@ -25,6 +25,9 @@ pub struct Placement {
     pub offset: u64,
     pub time: u64,
     pub repeated: bool,
+    /// Of an erasure: whether there was something to erase.
+    pub found: bool,
+    pub erases: bool,
 }
 
 /// What one commit leaves behind.
@@ -40,13 +43,21 @@ pub struct State {
 pub struct Room {
     /// All that was ever accepted.
     all: Vec<Entry>,
-    /// How many of them are trimmed.
-    trimmed: usize,
+    /// How many of them are not held any more, trimmed or taken out.
+    gone: usize,
+    /// The newest that was trimmed.
+    floor: u64,
+    /// What is erased, and where the erasure is.
+    erased: BTreeMap<u64, u64>,
+    /// Up to here everything is, and is yet to be taken out.
+    erased_upto: u64,
+    /// What weighs nothing, as it was erased where it stands.
+    blank: BTreeSet<u64>,
 }
 
 impl Room {
     fn kept(&self) -> &[Entry] {
-        &self.all[self.trimmed..]
+        &self.all[self.gone..]
     }
 
     /// The first delta behind `offset`.
@@ -55,16 +66,59 @@ impl Room {
             .get(self.all.partition_point(|entry| entry.offset <= offset))
     }
 
-    fn floor(&self) -> u64 {
-        self.all[..self.trimmed].last().map_or(0, |e| e.offset)
+    /// Where the delta at `offset` was erased.
+    pub fn erased_at(&self, offset: u64) -> Option<u64> {
+        self.erased.get(&offset).copied()
+    }
+
+    fn weight(&self, entry: &Entry) -> u64 {
+        match self.blank.contains(&entry.offset) {
+            true => 0,
+            false => entry.weight,
+        }
+    }
+
+    fn trim(&mut self, count: usize) {
+        self.gone += count;
+        if count > 0 {
+            self.floor = self.all[self.gone - 1].offset;
+        }
+    }
+
+    /// Whether there is what is to be erased. `batch` is where the batch began, and `at` the erasure.
+    fn erase(&mut self, erasure: Erasure, at: u64, batch: u64) -> bool {
+        match erasure {
+            Erasure::Upto(last) => {
+                if !self.all.is_empty() {
+                    self.erased_upto = self.erased_upto.max(last.min(at));
+                }
+                for entry in self.all.iter().filter(|entry| entry.offset <= last) {
+                    self.erased.entry(entry.offset).or_insert(at);
+                    if entry.offset >= batch {
+                        self.blank.insert(entry.offset);
+                    }
+                }
+                true
+            }
+            Erasure::One(offset) if offset <= self.floor => false,
+            Erasure::One(offset) if offset <= self.erased_upto => true,
+            Erasure::One(offset) => {
+                let found = self.kept().iter().any(|entry| entry.offset == offset);
+                if found {
+                    self.erased.entry(offset).or_insert(at);
+                    self.blank.insert(offset);
+                }
+                found
+            }
+        }
     }
 
     fn trim_to_size(&mut self, rules: Retention) {
-        let weight = |kept: &[Entry]| kept.iter().map(|entry| entry.weight).sum::<u64>();
+        let weight = |room: &Self| room.kept().iter().map(|e| room.weight(e)).sum::<u64>();
         while self.kept().len() as u64 > rules.size
-            || (self.kept().len() > 1 && weight(self.kept()) > rules.bytes)
+            || (self.kept().len() > 1 && weight(self) > rules.bytes)
         {
-            self.trimmed += 1;
+            self.trim(1);
         }
     }
 }
@@ -76,6 +130,8 @@ pub struct Ledger {
     unflushed: Vec<State>,
     /// The highest floor that each room ever had: a client at or above it was never overtaken by a trim.
     highest_floor: [u64; ROOMS.len()],
+    /// What was ever erased, be it that a crash undid it.
+    ever_erased: [BTreeSet<u64>; ROOMS.len()],
     /// Deltas whose publishers were told that they are safe.
     promised: Vec<(usize, Entry)>,
 }
@@ -93,8 +149,25 @@ impl Ledger {
     /// What can be read of a room, with the trims that a crash can still undo.
     pub fn kept(&self, room: usize) -> impl Iterator<Item = &Entry> + Clone {
         let durable = self.flushed.checkpoint;
-        let kept = self.latest().rooms[room].kept().iter();
-        kept.filter(move |entry| entry.offset <= durable)
+        let room = &self.latest().rooms[room];
+        let kept = room.kept().iter();
+        kept.filter(move |entry| entry.offset <= durable && room.erased_at(entry.offset).is_none())
+    }
+
+    /// Whether somebody need not be sent the delta.
+    pub fn may_be_left_out(&self, room: usize, offset: u64) -> bool {
+        self.ever_erased[room].contains(&offset)
+    }
+
+    /// The first delta behind `offset` that must be sent.
+    pub fn next_due(&self, room: usize, mut offset: u64) -> Option<&Entry> {
+        loop {
+            let next = self.room(room).next_after(offset)?;
+            if !self.may_be_left_out(room, next.offset) {
+                return Some(next);
+            }
+            offset = next.offset;
+        }
     }
 
     pub fn unflushed(&self) -> usize {
@@ -108,7 +181,14 @@ impl Ledger {
     /// One commit with a batch of records. Gives what their publishers must be told.
     pub fn commit(&mut self, batch: &[Event]) -> Checked<Vec<Placement>> {
         let mut state = self.latest().clone();
-        let placements = batch.iter().map(|event| state.place(event)).collect();
+        let begin = batch.iter().find_map(Event::delta).map_or(0, |(at, _)| at);
+        let placements = batch
+            .iter()
+            .map(|event| state.place(event, begin))
+            .collect();
+        for (ever, room) in self.ever_erased.iter_mut().zip(&state.rooms) {
+            ever.extend(room.erased.keys());
+        }
         for (room, (_, rules)) in state.rooms.iter_mut().zip(ROOMS) {
             room.trim_to_size(rules);
         }
@@ -121,7 +201,9 @@ impl Ledger {
         let mut state = self.latest().clone();
         for (room, (_, rules)) in state.rooms.iter_mut().zip(ROOMS) {
             let old = |entry: &&Entry| entry.time + rules.ttl_ms <= now;
-            room.trimmed += room.kept().iter().take_while(old).count();
+            let erased = |entry: &&Entry| entry.offset <= room.erased_upto;
+            room.gone += room.kept().iter().take_while(erased).count();
+            room.trim(room.kept().iter().take_while(old).count());
         }
         self.push(state);
     }
@@ -179,14 +261,14 @@ impl Ledger {
 
     fn push(&mut self, state: State) {
         for (highest, room) in self.highest_floor.iter_mut().zip(&state.rooms) {
-            *highest = room.floor().max(*highest);
+            *highest = room.floor.max(*highest);
         }
         self.unflushed.push(state);
     }
 }
 
 impl State {
-    fn place(&mut self, event: &Event) -> Checked<Placement> {
+    fn place(&mut self, event: &Event, batch: u64) -> Checked<Placement> {
         let Some((offset, record)) = event.delta() else {
             return Err(format!("an embedded log has nothing but deltas: {event:?}"));
         };
@@ -197,6 +279,15 @@ impl State {
         self.clock = self.clock.max(record.stamped);
         let time = self.clock;
         let room = index_of(&record.room);
+        if let Some(erasure) = record.erases {
+            return Ok(Placement {
+                offset,
+                time,
+                repeated: false,
+                found: self.rooms[room].erase(erasure, offset, batch),
+                erases: true,
+            });
+        }
         if record.keyed {
             let key = (room, record.id.to_string());
             match self.keys.get(&key) {
@@ -205,6 +296,8 @@ impl State {
                         offset,
                         time: first,
                         repeated: true,
+                        found: true,
+                        erases: false,
                     });
                 }
                 _ => self.keys.insert(key, (offset, time)),
@@ -220,6 +313,8 @@ impl State {
             offset,
             time,
             repeated: false,
+            found: true,
+            erases: false,
         })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use roomwire::{
-    delta::Delta,
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -41,6 +41,7 @@ const EVERYTHING: PageLimit = PageLimit {
 /// What the pipeline hands to the rooms.
 pub enum Handed {
     Deltas(Vec<Arc<Delta>>),
+    Erased(RoomName, Erasure),
     Reset,
 }
 
@@ -56,6 +57,10 @@ impl Hands {
 impl Dispatch for Hands {
     fn dispatch(&mut self, deltas: Vec<Arc<Delta>>) {
         self.put(Handed::Deltas(deltas));
+    }
+
+    fn erase(&mut self, room: &RoomName, erasure: Erasure) {
+        self.put(Handed::Erased(room.clone(), erasure));
     }
 
     fn reset(&mut self) {
@@ -151,6 +156,15 @@ impl Path {
         let taken = submitted.is_ok();
         self.waiting
             .extend(submitted.ok().map(|pending| (pending, rooms)));
+        taken
+    }
+
+    /// Takes deltas of a room back; whether the log took that.
+    pub fn erase(&mut self, room: usize, erasure: Erasure, now: u64) -> bool {
+        let submitted = self.publisher.submit_erasure(name_of(room), erasure, now);
+        let taken = submitted.is_ok();
+        self.waiting
+            .extend(submitted.ok().map(|pending| (pending, vec![room])));
         taken
     }
 
@@ -295,11 +309,15 @@ impl Path {
                 offset: published.offset,
                 time: published.time,
                 repeated: published.repeated,
+                found: published.found,
+                erases: placement.erases,
             });
             ensure(told == Ok(placement), || {
                 format!("a publisher was told {told:?}, not {placement:?}")
             })?;
-            ledger.promise(room, placement.offset)?;
+            if !placement.erases {
+                ledger.promise(room, placement.offset)?;
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use roomwire::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{History, Page, PageLimit},
@@ -90,6 +90,7 @@ pub enum Message {
         command: Option<u32>,
     },
     Deltas(Vec<Arc<Delta>>),
+    Erase(Erasure),
     Ephemeral(Bytes, ClientInfo),
     Credit(SubId),
     CaughtUp(SubId, u64),
@@ -166,6 +167,10 @@ impl Life {
             }
             Message::Deltas(deltas) => {
                 sequence.deltas(&deltas);
+                None
+            }
+            Message::Erase(erasure) => {
+                sequence.erase(erasure);
                 None
             }
             Message::Ephemeral(data, info) => {

@@ -108,6 +108,11 @@ impl Server {
                     }
                 }
             }
+            Handed::Erased(room, erasure) => {
+                if let Some(life) = self.rooms.get_mut(&index_of(&room)) {
+                    life.send(Message::Erase(erasure));
+                }
+            }
             Handed::Reset => self
                 .rooms
                 .values_mut()

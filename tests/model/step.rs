@@ -5,6 +5,7 @@ use crate::random::Random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Publish,
+    Erase,
     Pipeline,
     Tend,
     Clock,
@@ -32,8 +33,9 @@ pub enum Kind {
 }
 
 /// How often each kind is tried.
-const WEIGHTS: [(Kind, u64); 25] = [
+const WEIGHTS: [(Kind, u64); 26] = [
     (Kind::Publish, 30),
+    (Kind::Erase, 3),
     (Kind::Pipeline, 60),
     (Kind::Tend, 6),
     (Kind::Clock, 8),

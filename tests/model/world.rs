@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomwire::rooms::store_memory::{Fault, MemoryStore};
+use roomwire::{
+    delta::Erasure,
+    rooms::store_memory::{Fault, MemoryStore},
+};
 
 use crate::{
     Checked,
@@ -92,12 +95,22 @@ impl World {
         let truth = Truth {
             ledger: &self.ledger,
             epoch: &epoch,
+            dispatched: self.path.dispatched(),
             troubled: self.troubled,
         };
         let client = &mut self.clients[usize::from(a) % 3];
         let room = usize::from(a / 3) % ROOMS.len();
         Ok(match kind {
             Kind::Publish => return Ok(self.publish(a, b)),
+            Kind::Erase => {
+                // Near the end of the log, where somebody may be replaying, or all up to there.
+                let offset = (self.path.dispatched() + 3).saturating_sub(u64::from(b / 2 % 24));
+                let erasure = match b % 2 {
+                    0 => Erasure::One(offset),
+                    _ => Erasure::Upto(offset.saturating_sub(12)),
+                };
+                self.path.erase(room, erasure, self.now)
+            }
             Kind::Pipeline => return self.path.advance(self.now, &mut self.ledger),
             Kind::Tend => self.path.tend(self.now, &mut self.ledger),
             Kind::Clock => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::join_all};
 use proptest::{prelude::*, sample::Index};
 use roomwire::{
-    delta::{Delta, RoomName},
+    delta::{Delta, Erasure, RoomName},
     log::{
         Next, NotTaken, OrderedLog,
         embedded::{EmbeddedLog, QueueBounds},
@@ -60,6 +60,7 @@ fn delta(key: Option<&str>) -> NewDelta {
 #[derive(Debug, Clone, PartialEq)]
 enum Heard {
     Dispatched(Vec<u64>),
+    Erased(Erasure),
     Reset,
 }
 
@@ -81,6 +82,10 @@ impl Dispatch for Recorder {
         self.events.lock().unwrap().push(Heard::Dispatched(offsets));
     }
 
+    fn erase(&mut self, _: &RoomName, erasure: Erasure) {
+        self.events.lock().unwrap().push(Heard::Erased(erasure));
+    }
+
     fn reset(&mut self) {
         self.events.lock().unwrap().push(Heard::Reset);
     }
@@ -93,6 +98,7 @@ impl Dispatch for Broken {
         panic!("a room that can't be reached");
     }
 
+    fn erase(&mut self, _: &RoomName, _: Erasure) {}
     fn reset(&mut self) {}
 }
 

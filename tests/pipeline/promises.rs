@@ -55,6 +55,32 @@ async fn a_repeated_key_is_answered_with_the_first_position_and_not_dispatched()
 }
 
 #[tokio::test]
+async fn what_is_erased_in_its_own_batch_is_shown_to_nobody() {
+    let (path, mut pipeline) = Path::on(memory());
+    let submit = || path.publisher.submit(vec![delta(None)], NOW).unwrap();
+    let deltas = [submit(), submit()];
+    let erase = |erasure| path.publisher.submit_erasure(room(), erasure, NOW).unwrap();
+    let erasures = [erase(Erasure::One(2)), erase(Erasure::One(7))];
+    let Next::Batch(batch) = path.log.next(PATIENCE) else {
+        panic!("what was submitted must be there to read");
+    };
+    pipeline.take(batch, NOW);
+    let events = [
+        Heard::Erased(Erasure::One(2)),
+        Heard::Erased(Erasure::One(7)),
+        Heard::Dispatched(vec![1]),
+    ];
+    assert_eq!(path.recorder.take(), events);
+    let mut found = Vec::new();
+    for pending in deltas.into_iter().chain(erasures) {
+        let published = pending.wait(PATIENCE).await.remove(0).unwrap();
+        found.push((published.offset, published.found));
+    }
+    assert_eq!(found, [(1, true), (2, true), (3, true), (4, false)]);
+    assert_eq!(path.stored().into_keys().collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
 async fn many_callers_share_batches_on_disk_and_each_gets_its_own_answer() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledStore::open(directory.path(), 1 << 20).unwrap();
@@ -92,7 +118,7 @@ async fn many_callers_share_batches_on_disk_and_each_gets_its_own_answer() {
     let events = path.recorder.take();
     let offsets = events.iter().flat_map(|event| match event {
         Heard::Dispatched(offsets) => offsets.clone(),
-        Heard::Reset => panic!("nothing failed"),
+        Heard::Erased(_) | Heard::Reset => panic!("nothing failed"),
     });
     assert!(offsets.eq(1..=400));
 }

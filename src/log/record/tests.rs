@@ -1,5 +1,7 @@
 use super::*;
+use crate::delta::RoomName;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 fn delta() -> Entry {
     Entry::Delta {
@@ -11,6 +13,7 @@ fn delta() -> Entry {
             stamped: 0x0102,
             info: Bytes::from_static(b"{}"),
             exclude: Some(Uuid::from_u128(0x0a)),
+            erases: None,
             producer: 7,
             sequence: 9,
         },
@@ -65,6 +68,39 @@ fn the_bytes_of_the_other_kinds_never_change_within_a_version() {
         stamped: 5,
     });
     assert_eq!(seal.encode(), [&[1, 5, 1, 16][..], &id, &stamped].concat());
+    let room = b"\x04\x01a";
+    for (erasure, tag) in [(Erasure::One(6), 11), (Erasure::Upto(6), 12)] {
+        let what = [tag, 8, 0, 0, 0, 0, 0, 0, 0, 6];
+        let expected = [&[1, 2, 1, 16][..], &id, &beat, &stamped, room, &what].concat();
+        assert_eq!(erasing(7, 9, 5, "a", erasure).encode(), expected);
+    }
+}
+
+fn erasing(producer: u128, sequence: u64, stamped: u64, room: &str, erasure: Erasure) -> Entry {
+    let record = Record {
+        room: RoomName::new(room).unwrap(),
+        body: Bytes::new(),
+        id: "".into(),
+        keyed: false,
+        stamped,
+        info: Bytes::new(),
+        exclude: None,
+        erases: Some(erasure),
+        producer,
+        sequence,
+    };
+    Entry::Delta {
+        record,
+        tenure: None,
+    }
+}
+
+#[test]
+fn an_erasure_that_does_not_say_what_is_an_error() {
+    let whole = erasing(7, 9, 5, "a", Erasure::One(6)).encode();
+    for end in 0..whole.len() {
+        assert!(decode(whole[..end].to_vec()).is_err(), "cut at {end}");
+    }
 }
 
 #[test]
@@ -141,6 +177,7 @@ fn entries() -> impl Strategy<Value = Entry> {
                     stamped,
                     info: info.into(),
                     exclude: exclude.map(Uuid::from_u128),
+                    erases: None,
                     producer: of.0,
                     sequence: of.1,
                 };
@@ -148,8 +185,17 @@ fn entries() -> impl Strategy<Value = Entry> {
             },
         );
     let number = any::<(u128, u64, u64)>();
+    let erasure = (any::<bool>(), any::<u64>()).prop_map(|(one, offset)| match one {
+        true => Erasure::One(offset),
+        false => Erasure::Upto(offset),
+    });
+    let erasing =
+        (number, "[a-z]{1,9}", erasure).prop_map(|((of, number, stamped), room, erasure)| {
+            erasing(of, number, stamped, &room, erasure)
+        });
     prop_oneof![
         delta,
+        erasing,
         number.prop_map(|(producer, beat, stamped)| Entry::Heartbeat(Heartbeat {
             producer,
             beat,

@@ -120,6 +120,7 @@ impl Client {
             _ => return Err(format!("asked from {:?}, told {result}", request.position)),
         }
         view.live = Some(offset);
+        view.without = request.dispatched;
         view.following = current;
         if current {
             view.position = Some(Position {
@@ -201,12 +202,23 @@ impl Client {
     fn delta(&mut self, room: usize, publication: &Value, truth: &Truth<'_>) -> Checked {
         let view = &mut self.views[room];
         let live = view.live.ok_or("a delta to whom nothing is owed")?;
-        let owed = truth.ledger.room(room).next_after(live);
+        // Until it was known to be erased, it may have been sent; from then on it may be left out.
+        let mut owed = truth.ledger.room(room).next_after(live);
+        while let Some(entry) = owed
+            && truth.ledger.may_be_left_out(room, entry.offset)
+            && publication["offset"] != entry.offset
+        {
+            owed = truth.ledger.room(room).next_after(entry.offset);
+        }
         let same = owed.is_some_and(|owed| {
             publication["offset"] == owed.offset
                 && publication["time"] == owed.time
                 && publication["data"].to_string().as_bytes() == owed.body
         });
+        let erased = owed.and_then(|owed| truth.ledger.room(room).erased_at(owed.offset));
+        ensure(erased.is_none_or(|at| at > view.without), || {
+            format!("erased at {erased:?}, and sent to whom asked later: {publication}")
+        })?;
         ensure(same, || {
             format!(
                 "room {} is owed {owed:?} behind {live}, got {publication}",

@@ -277,3 +277,52 @@ fn a_failing_history_sends_the_client_to_try_again() {
     room.failed(sub(2));
     assert_eq!(given(&mut room, HUB), ["end 1 error 100", "end 2 2500"]);
 }
+
+#[test]
+fn what_is_erased_while_its_page_is_read_is_not_sent() {
+    let mut room = room_at(9);
+    room.join(from(1, 3));
+    given(&mut room, HUB);
+    room.hub_done(HUB);
+    room.credit(sub(1));
+    room.erase(Erasure::One(5));
+    let first = PageRead {
+        more: true,
+        ..page([4, 5])
+    };
+    room.page_read(sub(1), 9, first);
+    room.deltas(&deltas([10, 11]));
+    room.erase(Erasure::One(10));
+    let told = ["page 1 recovered from 3 4", "credit 1"];
+    assert_eq!(given(&mut room, HUB), told);
+    room.hub_done(HUB);
+    let wait = room.credit(sub(1));
+    let (after, upto) = (5, 11);
+    let page_behind = Wait::Page {
+        sub: sub(1),
+        after,
+        upto,
+    };
+    assert_eq!(wait, Some(page_behind), "the erased delta moved the cursor");
+    room.page_read(sub(1), 9, page([6]));
+    assert_eq!(given(&mut room, HUB), ["attach 1 6 11"]);
+}
+
+#[test]
+fn a_page_that_more_was_erased_under_than_is_remembered_is_read_again() {
+    let mut room = room_at(9);
+    room.join(from(1, 3));
+    room.credit(sub(1));
+    (0..300).for_each(|_| room.erase(Erasure::Upto(5)));
+    let again = Wait::Page {
+        sub: sub(1),
+        after: 3,
+        upto: 9,
+    };
+    assert_eq!(room.page_read(sub(1), 9, page([4, 6])), Some(again));
+    assert_eq!(room.page_read(sub(1), 9, page([6])), None);
+    assert_eq!(
+        given(&mut room, HUB),
+        ["credit 1", "attach 1 recovered from 3 6"]
+    );
+}

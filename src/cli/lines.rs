@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     cli::patience::Patience,
     client::http::{Accepted, HttpClient, HttpError, Outcome},
-    delta::{RoomName, compact_json},
+    delta::RoomName,
 };
 
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
@@ -40,51 +40,62 @@ pub struct Summary {
     pub bad_lines: u64,
 }
 
+/// What a line asks for.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    pub room: RoomName,
+    /// The idempotency key.
+    pub id: String,
+    /// The client that published it, as JSON.
+    pub info: Option<Bytes>,
+    /// JSON.
+    pub data: Bytes,
+}
+
 /// Something about a line, and the line's number from 1.
-type Numbered<T> = (u64, T);
+pub type Numbered<T> = (u64, T);
 
 /// One line that is not blank, by its number from 1.
 struct Line {
     number: u64,
-    json: Result<Bytes, String>,
+    delta: Result<Delta, String>,
 }
 
 pub struct LinePublisher {
     client: HttpClient,
-    room: RoomName,
-    key: String,
     patience: Patience,
     progress: ProgressBar,
     summary: Summary,
 }
 
 impl LinePublisher {
-    /// Line N gets the idempotency key `key-N`.
-    pub fn new(client: HttpClient, room: RoomName, key: String) -> Self {
+    pub fn new(client: HttpClient) -> Self {
         let style = ProgressStyle::with_template("{spinner} {human_pos} deltas, {per_sec}")
             .expect("the template is valid");
         Self {
             client,
-            room,
-            key,
             patience: Patience::default(),
             progress: ProgressBar::new_spinner().with_style(style),
             summary: Summary::default(),
         }
     }
 
-    /// Publishes `input` to its end, or to the first bad line.
+    /// Publishes what `parse` makes of the lines of `input`, to its end or to the first bad one. `choose` may leave out
+    /// some of what is about to be published.
     pub async fn run(
         mut self,
         input: impl BufRead + Send + 'static,
         bounds: &Bounds,
+        parse: impl Fn(u64, &[u8]) -> Result<Delta, String> + Send + 'static,
+        mut choose: impl AsyncFnMut(Vec<Numbered<Delta>>) -> anyhow::Result<Vec<Numbered<Delta>>>,
     ) -> anyhow::Result<Summary> {
         let (sender, mut lines) = mpsc::channel(QUEUE_LINES);
         // Ends with its input, with the process, or once nobody takes its lines.
-        thread::spawn(move || read_lines(input, &sender));
+        thread::spawn(move || read_lines(input, parse, &sender));
 
         while let Some(first) = lines.recv().await {
             let (batch, bad) = gather(first, &mut lines, bounds.lines);
+            let batch = choose(batch).await?;
             // What stands before a bad line is published before the line is reported.
             self.send(&batch, bounds).await?;
             if let Some((number, reason)) = bad {
@@ -95,10 +106,10 @@ impl LinePublisher {
         Ok(self.summary)
     }
 
-    async fn send(&mut self, batch: &[Numbered<Bytes>], bounds: &Bounds) -> anyhow::Result<()> {
+    async fn send(&mut self, batch: &[Numbered<Delta>], bounds: &Bounds) -> anyhow::Result<()> {
         let mut rest = batch;
         while !rest.is_empty() {
-            let outcomes = match self.client.publish_batch(self.body(rest)).await {
+            let outcomes = match self.client.publish_batch(body(rest)).await {
                 Ok(outcomes) if outcomes.len() == rest.len() => outcomes,
                 Ok(outcomes) => bail!(
                     "the server answered {} of {} lines, from line {} on",
@@ -143,22 +154,6 @@ impl LinePublisher {
         Ok(())
     }
 
-    fn body(&self, batch: &[Numbered<Bytes>]) -> Bytes {
-        let text = |text: &str| serde_json::Value::from(text).to_string();
-        let room = text(self.room.as_str());
-        let mut body = Vec::with_capacity(REQUEST_BYTES / 4);
-        for (number, json) in batch {
-            let id = text(&format!("{}-{number}", self.key));
-            let separator = if body.is_empty() { '[' } else { ',' };
-            let head = format!("{separator}{{\"room\":{room},\"id\":{id},\"data\":");
-            body.extend_from_slice(head.as_bytes());
-            body.extend_from_slice(json);
-            body.push(b'}');
-        }
-        body.push(b']');
-        body.into()
-    }
-
     fn bad_line(&mut self, number: u64, reason: &str, bounds: &Bounds) -> anyhow::Result<()> {
         self.summary.bad_lines += 1;
         if !bounds.keep_going {
@@ -174,19 +169,40 @@ impl LinePublisher {
     }
 }
 
+fn body(batch: &[Numbered<Delta>]) -> Bytes {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    let mut body = Vec::with_capacity(REQUEST_BYTES / 4);
+    for (_, delta) in batch {
+        let (room, id) = (text(delta.room.as_str()), text(&delta.id));
+        let separator = if body.is_empty() { '[' } else { ',' };
+        let head = format!("{separator}{{\"room\":{room},\"id\":{id},");
+        body.extend_from_slice(head.as_bytes());
+        if let Some(info) = &delta.info {
+            body.extend_from_slice(b"\"info\":");
+            body.extend_from_slice(info);
+            body.push(b',');
+        }
+        body.extend_from_slice(b"\"data\":");
+        body.extend_from_slice(&delta.data);
+        body.push(b'}');
+    }
+    body.push(b']');
+    body.into()
+}
+
 /// Takes what is there without waiting, as far as one request goes and to the first bad line.
 fn gather(
     first: Line,
     lines: &mut mpsc::Receiver<Line>,
     most_lines: usize,
-) -> (Vec<Numbered<Bytes>>, Option<Numbered<String>>) {
+) -> (Vec<Numbered<Delta>>, Option<Numbered<String>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut next = Some(first);
-    while let Some(Line { number, json }) = next {
-        match json {
-            Ok(json) => {
-                bytes += json.len();
-                batch.push((number, json));
+    while let Some(Line { number, delta }) = next {
+        match delta {
+            Ok(delta) => {
+                bytes += delta.data.len();
+                batch.push((number, delta));
             }
             Err(reason) => return (batch, Some((number, reason))),
         }
@@ -196,13 +212,17 @@ fn gather(
     (batch, None)
 }
 
-fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Line>) {
+fn read_lines(
+    mut input: impl BufRead,
+    parse: impl Fn(u64, &[u8]) -> Result<Delta, String>,
+    lines: &mpsc::Sender<Line>,
+) {
     let mut text = Vec::new();
     for number in 1.. {
         text.clear();
         let mut bounded = input.by_ref().take(MAX_LINE_BYTES);
         // After an error, and in the middle of a line, there is no next line to go on with.
-        let (json, last) = match bounded.read_until(b'\n', &mut text) {
+        let (delta, last) = match bounded.read_until(b'\n', &mut text) {
             Ok(0) => return,
             Err(error) => (Err(format!("it can't be read: {error}")), true),
             Ok(_) if text.len() as u64 == MAX_LINE_BYTES && !text.ends_with(b"\n") => {
@@ -210,12 +230,9 @@ fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Line>) {
                 (Err(reason), true)
             }
             Ok(_) if text.trim_ascii().is_empty() => continue,
-            Ok(_) => (
-                compact_json(&text).map_err(|error| error.to_string()),
-                false,
-            ),
+            Ok(_) => (parse(number, &text), false),
         };
-        if lines.blocking_send(Line { number, json }).is_err() || last {
+        if lines.blocking_send(Line { number, delta }).is_err() || last {
             return;
         }
     }
@@ -224,7 +241,7 @@ fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Line>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::fake::FakeServer;
+    use crate::{cli::publish::parser, client::fake::FakeServer};
     use serde_json::{Value, json};
 
     const GOING_ON: Bounds = Bounds {
@@ -244,8 +261,13 @@ mod tests {
     ) -> anyhow::Result<Summary> {
         let client = HttpClient::new(server.url());
         let room = RoomName::new("a").unwrap();
-        LinePublisher::new(client, room, "k".into())
-            .run(input.as_bytes(), bounds)
+        LinePublisher::new(client)
+            .run(
+                input.as_bytes(),
+                bounds,
+                parser(room, "k".into()),
+                async |all| Ok(all),
+            )
             .await
     }
 
@@ -339,8 +361,9 @@ mod tests {
         let server = FakeServer::start(answers).await;
         let client = HttpClient::new(server.url());
         let room = RoomName::new("a").unwrap();
-        let mut publisher = LinePublisher::new(client, room, "k".into());
-        let batch = [(1, "1".into()), (2, "2".into())];
+        let mut publisher = LinePublisher::new(client);
+        let parse = parser(room, "k".into());
+        let batch = [1, 2].map(|n| (n, parse(n, b"7").unwrap()));
         publisher.send(&batch, &GOING_ON).await.unwrap();
         assert_eq!(publisher.summary.published, 2);
         assert_eq!(

@@ -65,6 +65,10 @@ const DELIVERY_BUCKETS: [f64; 11] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     WebSocket,
+    /// A stream of server-sent events.
+    Events,
+    /// A poll while it is held.
+    Poll,
 }
 
 impl Transport {
@@ -72,6 +76,8 @@ impl Transport {
     pub fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
+            Self::Events => "sse",
+            Self::Poll => "poll",
         }
     }
 }
@@ -119,6 +125,8 @@ pub enum Closing {
 pub struct Metrics {
     registry: Registry,
     websockets: IntGauge,
+    event_streams: IntGauge,
+    polls: IntGauge,
     sessions_opened: IntCounter,
     closed_by_client: IntCounter,
     sessions_closed: IntCounterVec,
@@ -224,6 +232,8 @@ impl Metrics {
             .set(1);
         Self {
             websockets: sessions.with_label_values(&[Transport::WebSocket.name()]),
+            event_streams: sessions.with_label_values(&[Transport::Events.name()]),
+            polls: sessions.with_label_values(&[Transport::Poll.name()]),
             sessions_opened: counter(on, "sessions_opened_total", "Sessions that were opened"),
             closed_by_client: sessions_closed.with_label_values(&["client"]),
             sessions_closed,
@@ -335,6 +345,8 @@ impl Metrics {
     fn open_sessions(&self, transport: Transport) -> &IntGauge {
         match transport {
             Transport::WebSocket => &self.websockets,
+            Transport::Events => &self.event_streams,
+            Transport::Poll => &self.polls,
         }
     }
 

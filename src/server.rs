@@ -16,9 +16,9 @@ use actix_codec::Framed;
 use actix_http::{HttpService, Request, h1::Codec};
 use actix_rt::net::TcpStream;
 use actix_server::ServerHandle;
-use actix_service::{fn_service, map_config};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
-use futures_util::future::{OptionFuture, join, select_all};
+use futures_util::future::{OptionFuture, join, ready, select_all};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -36,6 +36,8 @@ use crate::{
     amqp::{self, ingress::Ingress},
     config::{Config, Namespaces},
     http::{
+        connection::Connection,
+        reading::Reading,
         routes::{self, State},
         websocket,
     },
@@ -45,7 +47,7 @@ use crate::{
         publishers::Publishers,
     },
     metrics::Metrics,
-    protocol::codes::Disconnect,
+    protocol::{codes::Disconnect, format::Format},
     rooms::{retention::Retention, store::StoreError},
 };
 
@@ -260,21 +262,34 @@ fn serve(
         .shutdown_timeout(REQUESTS)
         .listen("http", listener, move || {
             let services = &state.services;
-            let hub = Hub::start(&services.hubs, &services.limits, services.metrics.clone());
+            let hub = |format| {
+                let metrics = services.metrics.clone();
+                Hub::start(format, &services.hubs, &services.limits, metrics)
+            };
             let app = App::new()
                 .app_data(Data::from(state.clone()))
+                .app_data(Reading::at(hub(Format::Events)))
                 .wrap(from_fn(routes::check_origin))
                 .configure(routes::configure);
-            let state = state.clone();
+            let (state, sockets) = (state.clone(), hub(Format::Frames));
             let upgrade = fn_service(
-                move |(request, connection): (Request, Framed<TcpStream, Codec>)| {
-                    websocket::upgrade(request, connection, state.clone(), hub.clone())
+                move |(request, connection): (Request, Framed<Connection, Codec>)| {
+                    websocket::upgrade(request, connection, state.clone(), sockets.clone())
                 },
             );
-            HttpService::build()
+            let http = HttpService::build()
+                // A client that is gone is noticed at once, also while nothing is written to it.
+                .h1_allow_half_closed(false)
+                .on_connect_ext(|connection: &Connection, data| {
+                    data.insert(connection.cut());
+                })
                 .upgrade(upgrade)
-                .h1(map_config(app, |_| AppConfig::default()))
-                .tcp()
+                .h1(map_config(app, |_| AppConfig::default()));
+            let accept = fn_service(|io: TcpStream| {
+                let peer = io.peer_addr().ok();
+                ready(Ok((Connection::new(io), peer)))
+            });
+            accept.and_then(http)
         })?;
     Ok(server.run())
 }

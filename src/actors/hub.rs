@@ -1,4 +1,4 @@
-//! The hub actor of a worker thread: [`FanOut`] with a mailbox, and the [`PingWheel`]. Rooms send [`Work`].
+//! The hub actor of a worker thread and a format: [`FanOut`] with a mailbox, and the [`PingWheel`]. Rooms send [`Work`].
 //!
 //! Bounds: a room has one message here at a time, so the mailbox holds at most as many as there are rooms. A wire that
 //! does not take what is written to it closes itself; the others never wait for it.
@@ -28,6 +28,8 @@ use crate::{
     metrics::Metrics,
     protocol::{
         codes::Disconnect,
+        event,
+        format::Format,
         frame::{self, PING},
         heartbeat::PingWheel,
     },
@@ -39,6 +41,13 @@ use crate::{
 
 /// Wires written to before other work of the thread gets its turn.
 const WALK: usize = 256;
+
+/// What rooms and hubs tell a session, through its wire.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    SubscriptionEnded(u32),
+    RoomFailed(RoomName),
+}
 
 /// What a hub asks of a session's wire beyond writing.
 pub trait SessionWire {
@@ -127,9 +136,10 @@ impl Hubs {
 
 type Table = FanOut<RoomRef, Rc<dyn SessionWire>>;
 
-/// A worker thread's hub, as its sessions see it.
+/// A worker thread's hub for clients of one format, as its sessions see it.
 pub struct LocalHub {
     pub id: HubId,
+    pub format: Format,
     pub addr: Addr<Hub>,
     table: Rc<RefCell<Table>>,
     wheel: Rc<RefCell<PingWheel>>,
@@ -188,13 +198,14 @@ impl Drop for Hub {
 }
 
 impl Hub {
-    /// Starts the hub of this thread.
-    pub fn start(hubs: &Hubs, limits: &Limits, metrics: Metrics) -> Rc<LocalHub> {
-        Self::start_in(Context::new(), hubs, limits, metrics)
+    /// Starts this thread's hub for clients of the format.
+    pub fn start(format: Format, hubs: &Hubs, limits: &Limits, metrics: Metrics) -> Rc<LocalHub> {
+        Self::start_in(Context::new(), format, hubs, limits, metrics)
     }
 
     pub(super) fn start_in(
         context: Context<Self>,
+        format: Format,
         hubs: &Hubs,
         limits: &Limits,
         metrics: Metrics,
@@ -205,7 +216,10 @@ impl Hub {
         let addr = context.run(Self {
             table: table.clone(),
             wheel: wheel.clone(),
-            ping: frame::text(PING),
+            ping: match format {
+                Format::Frames => frame::text(PING),
+                Format::Events => Bytes::from_static(event::PING),
+            },
             under_way: HashMap::new(),
             metrics,
             failed: hubs.failed.clone(),
@@ -214,6 +228,7 @@ impl Hub {
         all.push(addr.clone());
         Rc::new(LocalHub {
             id: hubs.next.fetch_add(1, Ordering::Relaxed),
+            format,
             addr,
             table,
             wheel,

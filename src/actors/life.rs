@@ -2,17 +2,31 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
+use crate::protocol::client_id;
+
 /// What the server is doing, for those who must know.
-#[derive(Default)]
 pub struct Life {
     /// Set until everything is read that is due before clients are taken.
     catching_up: AtomicBool,
     draining: AtomicBool,
     failed: AtomicBool,
     sessions: AtomicUsize,
+    next_session: AtomicU64,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            catching_up: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            sessions: AtomicUsize::new(0),
+            next_session: AtomicU64::new(client_id::first_session()),
+        }
+    }
 }
 
 impl Life {
@@ -62,15 +76,28 @@ impl Life {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
                 (n < limit).then_some(n + 1)
             });
-        admitted.ok().map(|_| Admission(self.clone()))
+        admitted.ok().map(|_| Admission {
+            life: self.clone(),
+            session: self.next_session.fetch_add(1, Ordering::Relaxed),
+        })
     }
 }
 
 /// One session's place.
-pub struct Admission(Arc<Life>);
+pub struct Admission {
+    life: Arc<Life>,
+    session: u64,
+}
+
+impl Admission {
+    /// The session's number, which tells it from all others.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+        self.life.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }

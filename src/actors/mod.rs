@@ -15,11 +15,13 @@ use crate::{
 };
 
 pub mod dispatch;
+pub mod follower;
 pub mod hub;
 pub mod life;
 pub mod registry;
 pub mod room;
 pub mod session;
+mod subscribing;
 #[cfg(test)]
 mod testing;
 

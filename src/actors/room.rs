@@ -120,6 +120,14 @@ struct PageCame {
     page: Result<Result<Page, StoreError>, tokio::task::JoinError>,
 }
 
+/// The place in front of the newest deltas was looked up, or could not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct NewestFound {
+    sub: SubId,
+    offset: Result<Result<u64, StoreError>, tokio::task::JoinError>,
+}
+
 /// The history is another one than before: everybody is sent to replay.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -169,6 +177,7 @@ impl Room {
             None => {}
             Some(Wait::Page { sub, after, upto }) => self.read_page(sub, after, upto, ctx),
             Some(Wait::Position { sub, offset }) => self.wait_position(sub, offset, ctx),
+            Some(Wait::Newest { sub, count }) => self.find_newest(sub, count, ctx),
         }
     }
 
@@ -184,6 +193,17 @@ impl Room {
         ctx.spawn(read.into_actor(self));
     }
 
+    fn find_newest(&self, sub: SubId, count: u32, ctx: &mut Context<Self>) {
+        let (history, name) = (self.services.history.clone(), self.name.clone());
+        let find = actix_rt::task::spawn_blocking(move || history.before_newest(&name, count));
+        let addr = ctx.address();
+        let found = async move {
+            let offset = find.await;
+            addr.do_send(NewestFound { sub, offset });
+        };
+        ctx.spawn(found.into_actor(self));
+    }
+
     fn wait_position(&self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
         let (services, name, addr) = (self.services.clone(), self.name.clone(), ctx.address());
         let caught_up = async move {
@@ -194,6 +214,12 @@ impl Room {
             }
         };
         ctx.spawn(caught_up.into_actor(self));
+    }
+
+    fn unreadable(&mut self, sub: SubId, error: &dyn std::error::Error) -> Option<Wait> {
+        error!(room.name = %self.name, %error, "history can't be read");
+        self.sequence.failed(sub);
+        None
     }
 
     /// Sends what is due, and counts.
@@ -445,16 +471,21 @@ impl Handler<PageCame> for Room {
                 };
                 self.sequence.page_read(sub, upto, page)
             }
-            Ok(Err(error)) => {
-                error!(room.name = %self.name, %error, "history can't be read");
-                self.sequence.failed(sub);
-                None
-            }
-            Err(error) => {
-                error!(room.name = %self.name, %error, "reading history failed");
-                self.sequence.failed(sub);
-                None
-            }
+            Ok(Err(error)) => self.unreadable(sub, &error),
+            Err(error) => self.unreadable(sub, &error),
+        };
+        self.wait_for(wait, ctx);
+    }
+}
+
+impl Handler<NewestFound> for Room {
+    type Result = ();
+
+    fn handle(&mut self, NewestFound { sub, offset }: NewestFound, ctx: &mut Self::Context) {
+        let wait = match offset {
+            Ok(Ok(offset)) => self.sequence.found(sub, offset),
+            Ok(Err(error)) => self.unreadable(sub, &error),
+            Err(error) => self.unreadable(sub, &error),
         };
         self.wait_for(wait, ctx);
     }

@@ -21,8 +21,9 @@ use super::{
     Reach, Services,
     hub::{LocalHub, SessionWire},
     life::Admission,
-    registry::{Ticket, Unsent},
-    room::{Ask, Ephemeral, Leave, Room, Subscribe},
+    registry::Ticket,
+    room::{Ask, Ephemeral},
+    subscribing::{self, Failed, starts},
 };
 use crate::{
     delta::{Delta, RoomName},
@@ -31,13 +32,14 @@ use crate::{
     protocol::{
         client_id,
         codes::{Disconnect, ErrorCode},
+        format::Format,
         frame::FrameBuilder,
         reply::{self, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::{History, PageLimit},
-        sequence::{Join, SubId, answers},
+        sequence::{Join, Start, SubId, answers},
         store::{Order, StoreError},
     },
 };
@@ -82,13 +84,13 @@ pub struct Session {
 
 impl Session {
     pub fn new(
-        id: u64,
         transport: Transport,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
         admission: Admission,
     ) -> Self {
+        let id = admission.session();
         let client = client_id::of_session(id);
         let settings = SessionSettings {
             ping_interval: services.limits.ping_interval.as_secs(),
@@ -231,8 +233,9 @@ impl Session {
                 let join = Join {
                     sub: self.sub(number),
                     hub: self.hub.id,
+                    format: Format::Frames,
                     command,
-                    recover,
+                    start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
                     info: presence.then(|| self.core.info().clone()),
@@ -246,7 +249,10 @@ impl Session {
             } => {
                 debug!(room.name = %room, "unsubscribe");
                 match self.services.registry.hold(&room) {
-                    Some((live, ticket)) => live.do_send(self.leave(number, Some(command), ticket)),
+                    Some((live, ticket)) => {
+                        let sub = self.sub(number);
+                        live.do_send(subscribing::leaving(&self.hub, sub, Some(command), ticket));
+                    }
                     // A room with a subscriber is there unless it has failed, and what it had sent may still be under way:
                     // an answer from here would overtake it.
                     None => self.end(Disconnect::INTERNAL),
@@ -307,17 +313,14 @@ impl Session {
     }
 
     fn subscribe(&mut self, room: RoomName, join: Join, ctx: &mut Context<Self>) {
-        let hub = self.hub.addr.clone();
-        let start = self.starts(&room);
         let (command, number) = (join.command, join.sub.number);
-        let message = |ticket: Ticket| Subscribe { join, hub, ticket };
-        match self.services.registry.tell(&room, start, message) {
-            Ok(()) => {}
-            Err(Unsent::Failed) => self.subscribe_failed(command, number),
-            Err(Unsent::Full(message, addr)) => {
+        match subscribing::subscribe(&self.services, &self.hub, &room, join) {
+            Ok(None) => {}
+            Err(Failed) => self.subscribe_failed(command, number),
+            Ok(Some(under_way)) => {
                 self.held_up += 1;
-                let sent = addr.send(message).into_actor(self);
-                ctx.spawn(sent.map(move |sent, session, ctx| {
+                let under_way = under_way.into_actor(self);
+                ctx.spawn(under_way.map(move |sent, session, ctx| {
                     if sent.is_err() {
                         session.subscribe_failed(command, number);
                     }
@@ -344,7 +347,10 @@ impl Session {
             stats,
             ticket,
         };
-        let told = self.services.registry.tell(room, self.starts(room), ask);
+        let told = self
+            .services
+            .registry
+            .tell(room, starts(&self.services, room), ask);
         if told.is_err() {
             self.fail(command, ErrorCode::TOO_MANY_REQUESTS);
         }
@@ -469,24 +475,10 @@ impl Session {
         limiter.check().is_ok()
     }
 
-    fn starts(&self, room: &RoomName) -> impl FnOnce(u64) -> Addr<Room> + use<> {
-        let (name, services) = (room.clone(), self.services.clone());
-        move |key| Room::start(name, key, services)
-    }
-
     fn sub(&self, number: u32) -> SubId {
         SubId {
             session: self.id,
             number,
-        }
-    }
-
-    fn leave(&self, number: u32, command: Option<u32>, ticket: Ticket) -> Leave {
-        Leave {
-            sub: self.sub(number),
-            hub: (self.hub.id, self.hub.addr.clone()),
-            command,
-            ticket,
         }
     }
 
@@ -539,9 +531,7 @@ impl Actor for Session {
             self.hub.stop_pinging(self.id, slot);
         }
         for (room, number) in self.core.subscriptions() {
-            if let Some((live, ticket)) = self.services.registry.hold(room) {
-                live.do_send(self.leave(number, None, ticket));
-            }
+            subscribing::leave(&self.services, &self.hub, room, self.sub(number));
         }
         let closing = self.closing.unwrap_or(Closing::Client);
         self.services

@@ -7,6 +7,7 @@ use std::{
 use super::*;
 use crate::actors::{
     life::Life,
+    room::Room,
     testing::{Recorder, World, fresh, offsets, room, settle},
 };
 
@@ -70,7 +71,6 @@ impl Client {
         let (wire, life) = (Rc::new(Recorder::default()), Arc::new(Life::default()));
         let admission = life.admit(1).unwrap();
         let session = Session::new(
-            1,
             Transport::WebSocket,
             wire.clone(),
             world.hub.clone(),

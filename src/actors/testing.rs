@@ -31,10 +31,10 @@ use crate::{
         publishers::Publishers,
     },
     metrics::Metrics,
-    protocol::{codes::Disconnect, session::Recover},
+    protocol::{codes::Disconnect, format::Format, session::Recover},
     rooms::{
         retention::Retention,
-        sequence::{Join, SubId},
+        sequence::{Join, Start, SubId},
         store_memory::MemoryStore,
         writer::{HistorySettings, HistoryWriter},
     },
@@ -124,7 +124,12 @@ impl World {
             publish: config.publish,
             rooms: config.rooms,
         });
-        let hub = Hub::start(&services.hubs, &services.limits, Metrics::new());
+        let hub = Hub::start(
+            Format::Frames,
+            &services.hubs,
+            &services.limits,
+            Metrics::new(),
+        );
         Self {
             services,
             hub,
@@ -137,7 +142,7 @@ impl World {
     /// A hub whose mailbox fills until it is started by this.
     pub fn start_hub(&self, context: Context<Hub>) -> Rc<LocalHub> {
         let Services { hubs, limits, .. } = &*self.services;
-        Hub::start_in(context, hubs, limits, Metrics::new())
+        Hub::start_in(context, Format::Frames, hubs, limits, Metrics::new())
     }
 
     /// A wire that the hub knows as that session's.
@@ -191,7 +196,8 @@ pub fn fresh(session: u64) -> Join {
         sub: SubId { session, number: 1 },
         hub: 0,
         command: session as u32,
-        recover: None,
+        format: Format::Frames,
+        start: Start::Now,
         must_recover: false,
         join_leave: false,
         info: None,
@@ -202,7 +208,7 @@ pub fn fresh(session: u64) -> Join {
 pub fn from(session: u64, offset: u64) -> Join {
     let epoch = "".into();
     Join {
-        recover: Some(Recover { offset, epoch }),
+        start: Start::Behind(Recover { offset, epoch }),
         ..fresh(session)
     }
 }

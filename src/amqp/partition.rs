@@ -1,7 +1,10 @@
 //! One generation of one partition as a log.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,6 +57,8 @@ pub struct AmqpLog {
     status: Arc<Status>,
     events: Mutex<mpsc::Receiver<Event>>,
     closing: OnceLock<Closing>,
+    /// Whether the reader was told of the end.
+    ended: AtomicBool,
     tasks: [AbortHandle; 2],
 }
 
@@ -104,6 +109,7 @@ impl AmqpLog {
             status,
             events: Mutex::new(events),
             closing: OnceLock::new(),
+            ended: AtomicBool::new(false),
             tasks: [reading.abort_handle(), publishing.abort_handle()],
         }
     }
@@ -135,6 +141,10 @@ impl AmqpLog {
 
     /// Blocks until there is something to read, at most for `wait`. There is one reader.
     pub fn read(&self, wait: Duration) -> Read {
+        // Others' heartbeats go on after a close.
+        if self.ended.load(Ordering::Relaxed) {
+            return Read::Closed;
+        }
         // The reader is alone; the lock only says so.
         let mut incoming = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = match self.closing.get() {
@@ -146,11 +156,15 @@ impl AmqpLog {
         let received = self
             .runtime
             .block_on(async { timeout(wait, receiving).await });
-        match received {
-            Ok(0) => Read::Closed,
-            Ok(_) => Read::Events(events),
-            Err(_) if self.is_over() => Read::Closed,
-            Err(_) => Read::Idle,
+        let ended = match received {
+            Ok(0) => true,
+            Ok(_) => return Read::Events(events),
+            Err(_) => self.is_over(),
+        };
+        self.ended.store(ended, Ordering::Relaxed);
+        match ended {
+            true => Read::Closed,
+            false => Read::Idle,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Recovery over HTTP: `GET /v1/rooms/{room}/deltas`.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
@@ -8,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::error;
 
-use super::{error::Problem, query::Parameters, routes::State};
+use super::{error::Problem, polling, query::Parameters, reading::Place, routes::State};
 use crate::{
     actors::Reach,
     delta::{Epoch, MAX_OFFSET, RoomName},
@@ -19,7 +21,9 @@ use crate::{
     },
 };
 
-const PARAMETERS: &[&str] = &["after", "since", "before", "order", "epoch", "limit"];
+const PARAMETERS: &[&str] = &[
+    "after", "since", "before", "order", "epoch", "limit", "wait",
+];
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
@@ -72,9 +76,17 @@ struct Line<'a> {
 }
 
 struct Read {
+    /// Everything up to here was looked at.
+    end: u64,
     page: Page,
     newest: u64,
     recovered: bool,
+}
+
+impl Read {
+    fn is_nothing(&self) -> bool {
+        self.recovered && self.page.deltas.is_empty()
+    }
 }
 
 pub async fn deltas(
@@ -86,34 +98,14 @@ pub async fn deltas(
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let room = state.room(&room)?;
     let question = question(&parameters)?;
-    let history = state.services.history.clone();
-    let epoch = history.epoch(&room);
-    let same_life = parameters
-        .text("epoch")
-        .is_none_or(|asked| asked.is_empty() || *asked == *epoch);
-    if let From::After(after) = question.from
-        && same_life
-        && after > history.durable(&room)
-        && state.services.reach(&room, after).await == Reach::Behind
-    {
-        return Err(Problem::behind());
+    let wait = wait(&parameters, question)?;
+    let asked = parameters.text("epoch").unwrap_or_default();
+    let (epoch, mut read) = look(&state, &room, asked, question).await?;
+    if read.is_nothing() && !wait.is_zero() {
+        let place = Place::behind(&room, &epoch, read.end);
+        polling::hold(&request, &state, &[place], wait).await?;
+        (_, read) = look(&state, &room, &epoch, question).await?;
     }
-    let name = room.clone();
-    let read = actix_web::web::block(move || match same_life {
-        true => read(&history, &name, question),
-        false => lost(&history, &name),
-    });
-    let read = match read.await {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => {
-            error!(room.name = %room, %error, "history can't be read");
-            return Err(Problem::internal());
-        }
-        Err(error) => {
-            error!(room.name = %room, %error, "reading history failed");
-            return Err(Problem::internal());
-        }
-    };
     Ok(HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
         .json(Answer {
@@ -124,6 +116,48 @@ pub async fn deltas(
             newest: read.newest,
             more: read.page.more,
         }))
+}
+
+/// Reads once. `asked` is the epoch of the place, empty for any.
+async fn look(
+    state: &State,
+    room: &RoomName,
+    asked: &str,
+    question: Question,
+) -> Result<(Epoch, Read), Problem> {
+    let history = state.services.history.clone();
+    let epoch = history.epoch(room);
+    let same_life = asked.is_empty() || *asked == *epoch;
+    if let From::After(after) = question.from
+        && same_life
+        && after > history.durable(room)
+        && state.services.reach(room, after).await == Reach::Behind
+    {
+        return Err(Problem::behind());
+    }
+    let name = room.clone();
+    let read = move || match same_life {
+        true => read(&history, &name, question),
+        false => lost(&history, &name),
+    };
+    Ok((epoch, blocking(read).await?))
+}
+
+/// Reads on a blocking thread. What fails is for the log, and not for strangers.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match actix_web::web::block(read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => {
+            error!(%error, "history can't be read");
+            Err(Problem::internal())
+        }
+        Err(error) => {
+            error!(%error, "reading history failed");
+            Err(Problem::internal())
+        }
+    }
 }
 
 fn line(delta: &crate::delta::Delta) -> Line<'_> {
@@ -149,17 +183,36 @@ fn question(parameters: &Parameters) -> Result<Question, Problem> {
             ));
         }
     };
-    let expected = format!("a whole number from 1 to {MAX_LIMIT}");
-    let limit = parameters.parsed("limit", &expected, |n| (1..=MAX_LIMIT).contains(n))?;
     Ok(Question {
         from: place(parameters)?,
         before: parameters.parsed("before", POSITION, |&offset: &u64| offset <= MAX_OFFSET)?,
         order,
-        limit: PageLimit {
-            deltas: limit.unwrap_or(DEFAULT_LIMIT),
-            bytes: MAX_BYTES,
-        },
+        limit: limit(parameters)?,
     })
+}
+
+/// The parameter `limit`, with the bound that every answer has.
+pub fn limit(parameters: &Parameters) -> Result<PageLimit, Problem> {
+    let expected = format!("a whole number from 1 to {MAX_LIMIT}");
+    let limit = parameters.parsed("limit", &expected, |n| (1..=MAX_LIMIT).contains(n))?;
+    Ok(PageLimit {
+        deltas: limit.unwrap_or(DEFAULT_LIMIT),
+        bytes: MAX_BYTES,
+    })
+}
+
+/// Only who reads towards what is new can wait for it.
+fn wait(parameters: &Parameters, question: Question) -> Result<Duration, Problem> {
+    let wait = polling::wait(parameters)?;
+    let looks_back = question.before.is_some() || question.order == Order::Descending;
+    match parameters.text("wait") {
+        Some(wait) if looks_back => Err(Problem::bad_parameter(
+            "wait",
+            wait,
+            "nothing where before or order=newest is given",
+        )),
+        _ => Ok(wait),
+    }
 }
 
 fn place(parameters: &Parameters) -> Result<From, Problem> {
@@ -171,19 +224,24 @@ fn place(parameters: &Parameters) -> Result<From, Problem> {
             "nothing where after is given",
         )),
         (Some(offset), None) => Ok(From::After(offset)),
-        (None, Some(since)) => time(since).map(From::Since).ok_or_else(|| {
-            Problem::bad_parameter(
-                "since",
-                since,
-                "a time: RFC 3339, or milliseconds since 1970-01-01T00:00:00Z",
-            )
-        }),
+        (None, Some(since)) => time(since).map(From::Since),
         (None, None) => Ok(From::After(0)),
     }
 }
 
+/// The parameter `since`.
+pub fn time(text: &str) -> Result<u64, Problem> {
+    parse_time(text).ok_or_else(|| {
+        Problem::bad_parameter(
+            "since",
+            text,
+            "a time: RFC 3339, or milliseconds since 1970-01-01T00:00:00Z",
+        )
+    })
+}
+
 /// RFC 3339, or ms since the Unix epoch.
-fn time(text: &str) -> Option<u64> {
+fn parse_time(text: &str) -> Option<u64> {
     if let Ok(ms) = text.parse() {
         return Some(ms);
     }
@@ -214,6 +272,7 @@ fn read(history: &History, room: &RoomName, question: Question) -> Result<Read, 
         return lost(history, room);
     }
     Ok(Read {
+        end,
         newest: history.head(room)?.newest,
         page,
         recovered: complete,
@@ -223,6 +282,7 @@ fn read(history: &History, room: &RoomName, question: Question) -> Result<Read, 
 /// The position can't be recovered; what is newest is told, so that the client can go on from there.
 fn lost(history: &History, room: &RoomName) -> Result<Read, StoreError> {
     Ok(Read {
+        end: history.durable(room),
         newest: history.head(room)?.newest,
         page: Page::default(),
         recovered: false,
@@ -235,17 +295,20 @@ mod tests {
 
     #[test]
     fn a_time_is_rfc_3339_or_milliseconds() {
-        assert_eq!(time("1764025200123"), Some(1_764_025_200_123));
-        assert_eq!(time("2025-11-24T23:00:00.123Z"), Some(1_764_025_200_123));
+        assert_eq!(parse_time("1764025200123"), Some(1_764_025_200_123));
         assert_eq!(
-            time("2025-11-25T00:00:00.123+01:00"),
+            parse_time("2025-11-24T23:00:00.123Z"),
             Some(1_764_025_200_123)
         );
         assert_eq!(
-            time("2025-11-25T00:00:00.123 01:00"),
+            parse_time("2025-11-25T00:00:00.123+01:00"),
             Some(1_764_025_200_123)
         );
-        assert_eq!(time("yesterday"), None);
-        assert_eq!(time("1900-01-01T00:00:00Z"), None);
+        assert_eq!(
+            parse_time("2025-11-25T00:00:00.123 01:00"),
+            Some(1_764_025_200_123)
+        );
+        assert_eq!(parse_time("yesterday"), None);
+        assert_eq!(parse_time("1900-01-01T00:00:00Z"), None);
     }
 }

@@ -12,6 +12,15 @@ pub struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// Only `allowed` names may occur, each once.
     pub fn of(request: &HttpRequest, allowed: &'static [&'static str]) -> Result<Self, Problem> {
+        Self::with_many(request, allowed, "")
+    }
+
+    /// Only `allowed` names may occur, each once but for `many`.
+    pub fn with_many(
+        request: &HttpRequest,
+        allowed: &'static [&'static str],
+        many: &str,
+    ) -> Result<Self, Problem> {
         let query = request.query_string();
         let pairs = Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|error| Problem::bad_parameter("query string", query, &error.to_string()))?
@@ -20,7 +29,7 @@ impl Parameters {
             if !allowed.contains(&&**name) {
                 return Err(Problem::unknown_parameter(name, allowed));
             }
-            if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
+            if name != many && pairs[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(Problem::bad_parameter(
                     name,
                     value,
@@ -34,6 +43,12 @@ impl Parameters {
     pub fn text(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(there, _)| there == name)?;
         Some(value)
+    }
+
+    /// All values of a name that may occur several times.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(move |(there, _)| there == name);
+        named.map(|(_, value)| &**value)
     }
 
     /// `None` if it is not given; an error that says `expected` if it does not fit.

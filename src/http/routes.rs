@@ -11,9 +11,12 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{erase, error::Problem, health, history, page, publish, rooms};
+use super::{erase, error::Problem, events, health, history, page, polling, publish, rooms};
 use crate::{
-    actors::{Services, life::Life},
+    actors::{
+        Services,
+        life::{Admission, Life},
+    },
     config::Http,
     delta::RoomName,
 };
@@ -67,6 +70,13 @@ impl State {
         }
     }
 
+    /// A place for one more session.
+    pub fn admit(&self) -> Result<Admission, Problem> {
+        let limit = self.services.limits.max_sessions;
+        let admission = self.life.admit(limit);
+        admission.ok_or_else(|| Problem::full(limit))
+    }
+
     /// A name that is valid, in a namespace that exists.
     pub fn room(&self, name: &str) -> Result<RoomName, Problem> {
         let room = RoomName::new(name).map_err(Problem::bad_room_name)?;
@@ -94,7 +104,18 @@ pub fn configure(app: &mut ServiceConfig) {
     .service(
         web::resource("/v1/deltas")
             .route(web::post().to(publish::batch))
-            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+            .route(web::get().to(polling::several))
+            .default_service(web::to(|r| wrong_method(r, &["GET", "POST"]))),
+    )
+    .service(
+        web::resource("/v1/rooms/{room}/events")
+            .route(web::get().to(events::one))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/v1/events")
+            .route(web::get().to(events::several))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(
         web::resource("/v1/rooms")

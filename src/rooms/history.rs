@@ -200,6 +200,27 @@ impl History {
         })
     }
 
+    /// The offset behind which the newest `count` deltas that are kept begin.
+    pub fn before_newest(&self, room: &RoomName, count: u32) -> Result<u64, StoreError> {
+        let durable = self.durable(room);
+        if durable == 0 {
+            return Ok(0);
+        }
+        let (mut before, mut left) = (durable, count);
+        let all = (1, durable);
+        self.shared
+            .visit(room, all, Order::Descending, |offset, _| {
+                if left == 0 {
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                before = offset - 1;
+                ControlFlow::Continue(())
+            })?;
+        // Behind the scan, as for pages: what was trimmed meanwhile is not kept.
+        Ok(before.max(self.shared.floored(room)?.floor.min(durable)))
+    }
+
     fn read(
         &self,
         room: &RoomName,

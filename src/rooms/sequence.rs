@@ -15,11 +15,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
-use self::{lanes::Lanes, tail::Tail};
+use self::{answers::Answers, lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, Erasure, RoomName},
     protocol::{
+        bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
+        format::Format,
         reply::{self, ClientInfo, Outcome},
         session::Recover,
     },
@@ -49,15 +51,30 @@ const CONGESTED_BYTES: usize = 1024 * 1024;
 pub struct Join {
     pub sub: SubId,
     pub hub: HubId,
-    /// Id of the command to reply to.
+    /// What all of the hub's subscribers read.
+    pub format: Format,
+    /// Id of the command to reply to, where there are commands.
     pub command: u32,
-    pub recover: Option<Recover>,
+    pub start: Start,
     /// An impossible recovery is answered with error 112.
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
     pub join_leave: bool,
     /// Who it is, where the room keeps presence.
     pub info: Option<ClientInfo>,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes next.
+    Now,
+    /// Behind a position that the client has come to. If something behind it is missing, it is told.
+    Behind(Recover),
+    /// Behind the offset, with what is kept from there on. What is trimmed meanwhile is not missed.
+    Kept(u64),
+    /// With the newest so many that are kept.
+    Newest(u32),
 }
 
 /// What a room waits for, on behalf of one subscriber.
@@ -68,6 +85,8 @@ pub enum Wait {
     /// [`Sequence::caught_up`] when everything up to `offset` has been handed to the room, or [`Sequence::ahead`] if
     /// the log does not reach there.
     Position { sub: SubId, offset: u64 },
+    /// [`Sequence::found`] with the offset in front of the newest `count` deltas that are kept.
+    Newest { sub: SubId, count: u32 },
 }
 
 /// One page of history; see `rooms/history.rs`.
@@ -84,7 +103,7 @@ pub struct PageRead {
 enum Phase {
     /// Between two others, within one step.
     Joining,
-    /// Behind a position that the room has not come to yet.
+    /// Behind a position that the room has not come to yet, or that is not known yet.
     Waiting(Box<Replay>),
     Replaying(Box<Replay>),
     Live,
@@ -98,6 +117,8 @@ struct Replay {
     erased: u64,
     /// The reply to the subscribe is still owed; it carries the first page.
     unanswered: Option<u32>,
+    /// It comes back to a position. Else it asks for what is kept, and nothing can be missing.
+    recovers: bool,
     must_recover: bool,
     join_leave: bool,
 }
@@ -105,6 +126,7 @@ struct Replay {
 #[derive(Debug)]
 struct Subscriber {
     hub: HubId,
+    format: Format,
     phase: Phase,
     info: Option<Box<ClientInfo>>,
 }
@@ -132,12 +154,13 @@ pub struct Sequence {
 impl Sequence {
     /// A room that begins at `position`: deltas at or below it are in history only.
     pub fn new(room: RoomName, epoch: Epoch, position: u64) -> Self {
+        let ids = SingleRoom::new(&room, &epoch);
         Self {
             room,
             epoch,
             position,
             subscribers: HashMap::new(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(ids),
             tail: Tail::default(),
             tally: Tally::default(),
         }
@@ -163,14 +186,14 @@ impl Sequence {
 
     /// The next deltas of the log. Those at or below the position are in history already.
     pub fn deltas(&mut self, deltas: &[Arc<Delta>]) {
-        let live = self.lanes.have_audience();
+        let live = Format::ALL.map(|format| (format, self.lanes.have_audience(format)));
         for delta in deltas {
             if delta.offset <= self.position {
                 continue;
             }
             self.position = delta.offset;
-            if live {
-                self.lanes.write_delta(delta);
+            for (format, _) in live.iter().filter(|(_, live)| *live) {
+                self.lanes.write_delta(*format, delta);
             }
             self.tail.remember(delta);
         }
@@ -183,14 +206,16 @@ impl Sequence {
 
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
-        if self.lanes.have_audience() {
+        if self.lanes.have_audience(Format::Frames) {
             self.lanes.write_ephemeral(&self.room, data, info);
         }
     }
 
     /// A client subscribes. A number that is already here changes nothing.
     pub fn join(&mut self, join: Join) -> Option<Wait> {
-        let Join { sub, hub, .. } = join;
+        let Join {
+            sub, hub, format, ..
+        } = join;
         if self.subscribers.contains_key(&sub) {
             return None;
         }
@@ -198,56 +223,64 @@ impl Sequence {
             sub,
             Subscriber {
                 hub,
+                format,
                 phase: Phase::Joining,
                 info: join.info.map(Box::new),
             },
         );
-        let Some(recover) = join.recover else {
-            let frame = answers::fresh(join.command, &self.epoch, self.position);
-            self.attach(sub, frame, join.join_leave);
-            return None;
+        let replay = |cursor, recovers| {
+            Box::new(Replay {
+                cursor,
+                erased: 0,
+                unanswered: Some(join.command),
+                recovers,
+                must_recover: join.must_recover,
+                join_leave: join.join_leave,
+            })
         };
-        let replay = Box::new(Replay {
-            cursor: recover.offset,
-            erased: 0,
-            unanswered: Some(join.command),
-            must_recover: join.must_recover,
-            join_leave: join.join_leave,
-        });
-        let epoch_fits = recover.epoch.is_empty() || *recover.epoch == *self.epoch;
-        if !epoch_fits {
-            self.lost(sub, *replay);
-        } else if recover.offset == self.position {
-            self.tally.replay_hits += 1;
-            let frame = answers::recovered(join.command, &self.epoch, recover.offset, &[]);
-            self.attach(sub, frame, join.join_leave);
-        } else if recover.offset > self.position {
-            self.set_phase(sub, Phase::Waiting(replay));
-            let offset = recover.offset;
-            return Some(Wait::Position { sub, offset });
-        } else {
-            self.start_replay(sub, replay);
+        match join.start {
+            Start::Now => {
+                let frame = self.answers(format).fresh(join.command, self.position);
+                self.attach(sub, frame, join.join_leave);
+                None
+            }
+            Start::Behind(recover) => {
+                let replay = replay(recover.offset, true);
+                match recover.epoch.is_empty() || *recover.epoch == *self.epoch {
+                    true => self.begin(sub, replay),
+                    false => {
+                        self.lost(sub, *replay);
+                        None
+                    }
+                }
+            }
+            Start::Kept(offset) => self.begin(sub, replay(offset, false)),
+            Start::Newest(count) => {
+                self.set_phase(sub, Phase::Waiting(replay(0, false)));
+                Some(Wait::Newest { sub, count })
+            }
         }
-        None
+    }
+
+    /// The newest that were asked for begin behind `offset`.
+    pub fn found(&mut self, sub: SubId, offset: u64) -> Option<Wait> {
+        let mut replay = self.take_waiting(sub)?;
+        replay.cursor = offset;
+        self.begin(sub, replay)
     }
 
     /// Everything up to `offset` has been handed to the room.
     pub fn caught_up(&mut self, sub: SubId, offset: u64) {
-        let Some(Phase::Waiting(_)) = self.phase(sub) else {
-            return;
-        };
-        // Deltas of other rooms may stand between this room's last one and `offset`.
-        self.position = self.position.max(offset);
-        if let Some(Phase::Waiting(replay)) = self.set_phase(sub, Phase::Joining) {
-            self.start_replay(sub, replay);
+        if let Some(replay) = self.take_waiting(sub) {
+            // Deltas of other rooms may stand between this room's last one and `offset`.
+            self.position = self.position.max(offset);
+            self.begin(sub, replay);
         }
     }
 
     /// The log does not reach the position that the client names: it belongs to another life of the log.
     pub fn ahead(&mut self, sub: SubId) {
-        if let Some(Phase::Waiting(_)) = self.phase(sub)
-            && let Some(Phase::Waiting(replay)) = self.set_phase(sub, Phase::Joining)
-        {
+        if let Some(replay) = self.take_waiting(sub) {
             self.lost(sub, *replay);
         }
     }
@@ -276,7 +309,8 @@ impl Sequence {
             return None;
         };
         let erased = replay.erased;
-        if page.floor > replay.cursor {
+        let asks_for_kept = !replay.recovers && replay.unanswered.is_some();
+        if page.floor > replay.cursor && !asks_for_kept {
             self.overtaken(sub);
             return None;
         }
@@ -296,18 +330,16 @@ impl Sequence {
         }
         self.tally.replayed_deltas += deltas.len() as u64;
         let complete = cursor >= self.position;
-        let (unanswered, from, join_leave) = {
-            let replay = self.replay_mut(sub)?;
-            let from = std::mem::replace(&mut replay.cursor, cursor);
-            (replay.unanswered.take(), from, replay.join_leave)
-        };
+        let replay = self.replay_mut(sub)?;
+        let from = std::mem::replace(&mut replay.cursor, cursor);
+        let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
+        let join_leave = replay.join_leave;
+        let answers = self.answers(self.subscribers.get(&sub)?.format);
         let frame = match unanswered {
-            Some(command) => {
-                self.tally.replay_hits += 1;
-                answers::recovered(command, &self.epoch, from, &deltas)
-            }
-            None => answers::pushes(&deltas),
+            Some(command) => answers.begun(command, from, recovers, &deltas),
+            None => answers.pushes(&deltas),
         };
+        self.tally.replay_hits += u64::from(unanswered.is_some() && recovers);
         if complete {
             self.tail.end();
             self.attach(sub, frame, join_leave);
@@ -324,12 +356,14 @@ impl Sequence {
         let Some(Phase::Waiting(replay) | Phase::Replaying(replay)) = self.phase(sub) else {
             return;
         };
-        match replay.unanswered {
-            Some(command) => {
+        match (replay.unanswered, self.format(sub)) {
+            // It comes back by itself, to where it stands.
+            (_, Format::Events) => self.end(sub, Bytes::new()),
+            (Some(command), Format::Frames) => {
                 let error = Outcome::Error(ErrorCode::INTERNAL);
                 self.end(sub, reply::reply_frame(command, &error));
             }
-            None => self.overtaken(sub),
+            (None, Format::Frames) => self.overtaken(sub),
         }
     }
 
@@ -345,7 +379,7 @@ impl Sequence {
             return;
         };
         match &subscriber.phase {
-            Phase::Live => self.lanes.seal(),
+            Phase::Live => self.lanes.seal(subscriber.format),
             Phase::Waiting(replay) | Phase::Replaying(replay) if frame.is_some() => {
                 // An SDK that waits for the answer in vain sends no other subscribe meanwhile, and then reconnects.
                 if let Some(id) = replay.unanswered {
@@ -381,10 +415,33 @@ impl Sequence {
         self.lanes.done(hub);
     }
 
-    fn start_replay(&mut self, sub: SubId, replay: Box<Replay>) {
-        self.tail.begin(self.position);
-        self.set_phase(sub, Phase::Replaying(replay));
-        self.push_op(sub, Op::Credit { sub });
+    /// Begins a replay behind its cursor; in a room that stands there the subscriber is live at once.
+    fn begin(&mut self, sub: SubId, replay: Box<Replay>) -> Option<Wait> {
+        let offset = replay.cursor;
+        if offset > self.position {
+            self.set_phase(sub, Phase::Waiting(replay));
+            return Some(Wait::Position { sub, offset });
+        }
+        if offset < self.position {
+            self.tail.begin(self.position);
+            self.set_phase(sub, Phase::Replaying(replay));
+            self.push_op(sub, Op::Credit { sub });
+            return None;
+        }
+        self.tally.replay_hits += u64::from(replay.recovers);
+        let answers = self.answers(self.format(sub));
+        let command = replay.unanswered.unwrap_or_default();
+        let frame = answers.begun(command, offset, replay.recovers, &[]);
+        self.attach(sub, frame, replay.join_leave);
+        None
+    }
+
+    fn answers(&self, format: Format) -> Answers<'_> {
+        Answers {
+            format,
+            room: &self.room,
+            epoch: &self.epoch,
+        }
     }
 
     /// The replay can't go on: what comes next was trimmed, or is unreadable.
@@ -393,11 +450,12 @@ impl Sequence {
             return;
         };
         self.tail.end();
-        if replay.unanswered.is_some() {
-            self.lost(sub, *replay);
-        } else {
-            let frame = reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE);
-            self.end(sub, frame);
+        match (replay.unanswered, self.format(sub)) {
+            (None, Format::Frames) => {
+                let frame = reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE);
+                self.end(sub, frame);
+            }
+            _ => self.lost(sub, *replay),
         }
     }
 
@@ -405,15 +463,14 @@ impl Sequence {
     /// for an error in this case.
     fn lost(&mut self, sub: SubId, replay: Replay) {
         self.tally.replay_misses += 1;
-        let Some(command) = replay.unanswered else {
-            return;
-        };
+        let command = replay.unanswered.unwrap_or_default();
         if replay.must_recover {
             let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
             self.end(sub, reply::reply_frame(command, &error));
             return;
         }
-        let frame = answers::unrecovered(command, &self.epoch, self.position);
+        let answers = self.answers(self.format(sub));
+        let frame = answers.unrecovered(command, self.position);
         self.attach(sub, frame, replay.join_leave);
     }
 
@@ -427,7 +484,7 @@ impl Sequence {
             frame,
             join_leave,
         };
-        self.lanes.attach(subscriber.hub, op);
+        self.lanes.attach(subscriber.hub, subscriber.format, op);
         if let Some(info) = &subscriber.info {
             self.lanes.membership(reply::join_frame(&self.room, info));
         }
@@ -464,6 +521,24 @@ impl Sequence {
 
     fn phase(&self, sub: SubId) -> Option<&Phase> {
         self.subscribers.get(&sub).map(|s| &s.phase)
+    }
+
+    fn format(&self, sub: SubId) -> Format {
+        self.subscribers
+            .get(&sub)
+            .map(|s| s.format)
+            .unwrap_or_default()
+    }
+
+    /// The replay of a subscriber that waits; it is to be set on its way in the same step.
+    fn take_waiting(&mut self, sub: SubId) -> Option<Box<Replay>> {
+        let Some(Phase::Waiting(_)) = self.phase(sub) else {
+            return None;
+        };
+        match self.set_phase(sub, Phase::Joining) {
+            Some(Phase::Waiting(replay)) => Some(replay),
+            _ => None,
+        }
     }
 
     fn replay_mut(&mut self, sub: SubId) -> Option<&mut Replay> {

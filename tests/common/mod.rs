@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod sequence;
 pub mod server;
 pub mod socket;
+pub mod stream;
 
 use std::{
     thread,
@@ -26,6 +27,7 @@ pub use client::Client;
 pub use sequence::{Entry, Seen, View};
 pub use server::Server;
 pub use socket::Socket;
+pub use stream::Stream;
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);

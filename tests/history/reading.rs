@@ -172,3 +172,18 @@ fn a_reader_beside_a_trimming_writer_finds_no_hole() {
     writing.join().unwrap();
     assert!(pages > 1, "they must have met");
 }
+
+#[test]
+fn the_newest_of_a_room_begin_behind_the_place_that_is_found_for_them() {
+    let mut world = World::new();
+    let before = |world: &World, count| world.history.before_newest(&room("a"), count).unwrap();
+    assert_eq!(before(&world, 3), 0, "an empty log");
+    world.publish_to_a(6, size(4));
+    world.publish(&[ordered(7, "b", None, 0)], FOREVER);
+    let newest = |world: &World, count| offsets(&world.page(before(world, count)));
+    assert_eq!(newest(&world, 1), [6]);
+    assert_eq!(newest(&world, 4), [3, 4, 5, 6]);
+    assert_eq!(newest(&world, 100), [3, 4, 5, 6]);
+    assert_eq!(before(&world, 100), 2, "the trimmed are not missed");
+    assert_eq!(before(&world, 0), 7);
+}

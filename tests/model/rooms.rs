@@ -205,6 +205,7 @@ impl Life {
                 sequence.ahead(sub);
             }
             Some(Wait::Position { sub, offset }) => self.ahead.push((sub, offset)),
+            Some(Wait::Newest { .. }) => unreachable!("no client of the model asks for that"),
         }
         true
     }

@@ -6,6 +6,7 @@ use roomwire::{
     delta::RoomName,
     protocol::{
         codes::Disconnect,
+        format::Format,
         frame::FrameBuilder,
         reply::{self, Outcome},
         session::{self as protocol, Effect, Policy, SessionSettings},
@@ -13,7 +14,7 @@ use roomwire::{
     rooms::{
         fanout::{FanOut, Notice, Wire as _},
         history::History,
-        sequence::{HubId, Join, Op, SubId},
+        sequence::{HubId, Join, Op, Start, SubId},
     },
 };
 use uuid::Uuid;
@@ -314,8 +315,9 @@ impl Server {
                         number,
                     },
                     hub,
+                    format: Format::Frames,
                     command,
-                    recover,
+                    start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
                     info: presence.then(|| core.info().clone()),

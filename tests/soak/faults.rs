@@ -28,7 +28,7 @@ pub enum Fault {
     InstanceCutOff,
     /// What an instance and the brokers say to each other does not arrive for a while.
     InstanceUnheard,
-    /// An instance is frozen for a while, with all that it holds.
+    /// The instance that takes in what comes through the exchange is frozen for a while.
     InstanceFrozen,
 }
 
@@ -36,7 +36,7 @@ pub enum Fault {
 #[derive(Debug, Clone)]
 pub struct Account {
     pub fault: Fault,
-    /// From the strike until all instances published again, for those that need no healing.
+    /// From the strike until all instances published again, where that needs no healing.
     pub without_healing: Option<Duration>,
     /// From the healing until all instances published again.
     pub after: Duration,
@@ -55,6 +55,31 @@ impl Fault {
         Self::InstanceUnheard,
         Self::InstanceFrozen,
     ];
+
+    /// What may happen to an instance while this lasts, and both can be healed in any order.
+    pub fn companion(self, random: &mut Random) -> Option<Self> {
+        let companions: &[Self] = match self {
+            // Two nodes of three are enough for an instance to start.
+            Self::LeaderKilled => &[
+                Self::InstanceKilled,
+                Self::InstanceStopped,
+                Self::InstanceCutOff,
+                Self::InstanceUnheard,
+                Self::InstanceFrozen,
+            ],
+            Self::BrokersRestarted
+            | Self::MajorityLost
+            | Self::BrokerFrozen
+            | Self::MemoryAlarm => &[
+                Self::InstanceCutOff,
+                Self::InstanceUnheard,
+                Self::InstanceFrozen,
+            ],
+            _ => &[],
+        };
+        let which = random.below(companions.len().max(1) as u64) as usize;
+        companions.get(which).copied()
+    }
 
     /// Does it, heals it, and waits until all instances publish.
     pub fn strike(self, world: &World, plan: &Plan, random: &mut Random) -> Account {
@@ -111,9 +136,10 @@ impl Fault {
                 world.lines(instance).iter().for_each(|line| line.mend());
             }
             Self::InstanceFrozen => {
-                world.server(instance).pause();
+                let holder = world.holder().unwrap_or(instance);
+                world.server(holder).pause();
                 hold();
-                world.server(instance).resume();
+                world.server(holder).resume();
             }
         }
         Account {

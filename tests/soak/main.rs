@@ -10,6 +10,7 @@ mod random;
 mod clients;
 mod faults;
 mod plan;
+mod producers;
 mod progress;
 mod publishers;
 mod verdict;
@@ -24,14 +25,19 @@ use std::{
 
 use self::{
     clients::{Client, Goal},
-    faults::{Account, shuffled},
+    common::Entry,
+    faults::{Account, Fault, shuffled},
     plan::Plan,
+    producers::{Producer, Sent},
     progress::Progress,
     publishers::{Published, Publisher},
     random::Random,
-    verdict::{Verdict, seconds},
+    verdict::{Log, Verdict, seconds, written},
     world::World,
 };
+
+/// One fault in so many comes with another one.
+const PAIRED: u64 = 3;
 
 #[test]
 fn every_client_sees_exactly_the_log_whatever_fails() {
@@ -69,6 +75,10 @@ fn run(world: &World, plan: &Plan) -> Verdict {
             .map(|name| Publisher::new(world, plan, name))
             .map(|publisher| scope.spawn(move || publisher.run()))
             .collect();
+        let producers: Vec<_> = (0..plan.producers)
+            .map(|name| Producer::new(world, plan, name))
+            .map(|producer| scope.spawn(move || producer.run()))
+            .collect();
         let faults = fail(world, plan, &progress);
         world.is_over.store(true, Ordering::Relaxed);
         progress.says("no more faults; waiting for the last deltas");
@@ -76,14 +86,19 @@ fn run(world: &World, plan: &Plan) -> Verdict {
             .into_iter()
             .flat_map(|publisher| publisher.join().expect("a publisher goes on for ever"))
             .collect();
-        goal.set(last_offsets(&published)).expect("it is set once");
+        let sent: Vec<Vec<Sent>> = producers
+            .into_iter()
+            .map(|producer| producer.join().expect("a producer goes on for ever"))
+            .collect();
+        let log = written(world, plan, &published, &sent);
+        goal.set(last_offsets(&log)).expect("it is set once");
         let clients: Vec<Client> = clients
             .into_iter()
             .map(|client| client.join().expect("a client notes what is wrong"))
             .collect();
         drop(ending);
         progress.end();
-        Verdict::find(world, plan, &published, &clients, &faults)
+        Verdict::find(world, plan, &log, (&published, &sent), &clients, &faults)
     })
 }
 
@@ -91,31 +106,62 @@ fn run(world: &World, plan: &Plan) -> Verdict {
 fn fail(world: &World, plan: &Plan, progress: &Progress) -> Vec<Account> {
     let (start, mut random) = (Instant::now(), Random::new(plan.seed));
     let mut accounts = Vec::new();
-    loop {
+    for round in 0.. {
         for fault in shuffled(&mut random) {
             thread::sleep(plan.rest);
             let began = Instant::now();
-            let account = fault.strike(world, plan, &mut random);
+            let companion = match random.below(PAIRED) {
+                0 => fault.companion(&mut random),
+                _ => None,
+            };
+            let struck = strike(world, plan, &mut random, fault, companion);
+            let after = struck.iter().map(|account| account.after).max();
+            let with = companion.map_or(String::new(), |with| format!(" with {with:?}"));
             progress.says(&format!(
-                "{fault:?}, {} in all, back {} after it was healed",
+                "{fault:?}{with}, {} in all, back {} after it was healed",
                 seconds(began.elapsed()),
-                seconds(account.after)
+                seconds(after.unwrap_or_default())
             ));
-            accounts.push(account);
-            if accounts.len() >= faults::Fault::ALL.len() && start.elapsed() > plan.duration {
+            accounts.extend(struck);
+            if round > 0 && start.elapsed() > plan.duration {
                 return accounts;
             }
         }
+        if start.elapsed() > plan.duration {
+            break;
+        }
     }
+    accounts
 }
 
-fn last_offsets(published: &[Published]) -> HashMap<String, u64> {
-    let mut last = HashMap::new();
-    for delta in published {
-        let offset = last.entry(delta.room.clone()).or_insert(0);
-        *offset = delta.offset.max(*offset);
-    }
-    last
+/// One fault, or two at once.
+fn strike(
+    world: &World,
+    plan: &Plan,
+    random: &mut Random,
+    fault: Fault,
+    companion: Option<Fault>,
+) -> Vec<Account> {
+    let Some(companion) = companion else {
+        return vec![fault.strike(world, plan, random)];
+    };
+    let mut others = Random::new(random.next());
+    thread::scope(|scope| {
+        let first = scope.spawn(|| fault.strike(world, plan, random));
+        let second = companion.strike(world, plan, &mut others);
+        let mut first = first.join().expect("a fault is healed");
+        // The companion's outage is none of its own.
+        first.without_healing = None;
+        vec![first, second]
+    })
+}
+
+fn last_offsets(log: &Log) -> HashMap<String, u64> {
+    let last = |entries: &Vec<Entry>| entries.last().map_or(0, |entry| entry.offset);
+    let rooms = log.iter();
+    rooms
+        .map(|(room, entries)| (room.clone(), last(entries)))
+        .collect()
 }
 
 struct Ending<'a> {

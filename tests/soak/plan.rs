@@ -15,6 +15,8 @@ pub struct Plan {
     pub duration: Duration,
     pub clients: usize,
     pub publishers: usize,
+    /// Who publishes to the exchange.
+    pub producers: usize,
     pub rooms: usize,
     /// Rooms that each client follows.
     pub followed: usize,
@@ -50,10 +52,11 @@ impl Plan {
             duration: Duration::ZERO,
             clients: 60,
             publishers: 12,
+            producers: 2,
             rooms: 20,
             followed: 3,
             pause: Duration::from_millis(100),
-            outage: Duration::from_secs(6),
+            outage: Duration::from_secs(5),
             rest: Duration::from_secs(1),
             watched: false,
         }
@@ -65,6 +68,7 @@ impl Plan {
             duration,
             clients: 200,
             publishers: 20,
+            producers: 4,
             rooms: 50,
             followed: 4,
             pause: Duration::from_millis(100),

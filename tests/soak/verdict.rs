@@ -2,8 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
-    time::Duration,
+    fmt, thread,
+    time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
@@ -16,15 +16,16 @@ use crate::{
     },
     faults::Account,
     plan::{INSTANCES, Plan},
+    producers::Sent,
     publishers::Published,
-    world::{Counts, World},
+    world::{Counts, OUTAGE, World},
 };
 
 /// Complaints that are written out; the others are counted.
 const SHOWN: usize = 20;
 
 /// Each room's deltas in their order.
-type Log = BTreeMap<String, Vec<Entry>>;
+pub type Log = BTreeMap<String, Vec<Entry>>;
 
 pub struct Verdict {
     figures: Vec<(&'static str, String)>,
@@ -35,14 +36,15 @@ impl Verdict {
     pub fn find(
         world: &World,
         plan: &Plan,
-        published: &[Published],
+        log: &Log,
+        (published, sent): (&[Published], &[Vec<Sent>]),
         clients: &[Client],
         faults: &[Account],
     ) -> Self {
         let mut wrong = Vec::new();
-        let log = written(published, &mut wrong);
-        compare_histories(world, plan, &log, &mut wrong);
-        let tally = judge(clients, &log, &mut wrong);
+        compare(log, published, sent, &mut wrong);
+        compare_histories(world, log, &mut wrong);
+        let tally = judge(clients, log, &mut wrong);
         Self {
             figures: figures(world, plan, clients, faults, &tally),
             wrong,
@@ -54,57 +56,85 @@ impl Verdict {
     }
 }
 
-/// What publishers were told: each position belongs to one delta.
-fn written(published: &[Published], wrong: &mut Vec<String>) -> Log {
-    let mut rooms: HashMap<&str, BTreeMap<u64, &Published>> = HashMap::new();
-    for delta in published {
-        let room = rooms.entry(&delta.room).or_default();
-        if let Some(other) = room.insert(delta.offset, delta) {
-            let (offset, room) = (delta.offset, &delta.room);
-            wrong.push(format!(
-                "{room}: offset {offset} was given twice, to {} and {}",
-                other.data, delta.data
-            ));
+/// The log as the first instance has it, once it has everything that was published.
+pub fn written(world: &World, plan: &Plan, published: &[Published], sent: &[Vec<Sent>]) -> Log {
+    let expected = published.len() + sent.iter().map(Vec::len).sum::<usize>();
+    let deadline = Instant::now() + OUTAGE;
+    loop {
+        let log: Log = (0..plan.rooms as u64)
+            .map(Plan::room)
+            .map(|room| (room.clone(), world.server(0).history(&room)))
+            .collect();
+        // Who has less after so long a time has lost something: that is for the verdict.
+        if log.values().map(Vec::len).sum::<usize>() >= expected || Instant::now() > deadline {
+            return log;
         }
-        if let Some((_, other)) = room.first_key_value()
-            && other.epoch != delta.epoch
-        {
-            wrong.push(format!(
-                "{}: two epochs, {} and {}",
-                delta.room, other.epoch, delta.epoch
-            ));
-        }
+        thread::sleep(Duration::from_millis(500));
     }
-    let entries = |room: BTreeMap<u64, &Published>| {
-        let entry = |(offset, delta): (u64, &Published)| Entry::new(offset, delta.data.clone());
-        room.into_iter().map(entry).collect()
-    };
-    rooms
-        .into_iter()
-        .map(|(name, room)| (name.to_owned(), entries(room)))
-        .collect()
 }
 
-/// Every instance must keep exactly what publishers were told.
-fn compare_histories(world: &World, plan: &Plan, log: &Log, wrong: &mut Vec<String>) {
-    for instance in 0..INSTANCES {
+/// The log must be what publishers were told, and what producers sent: each delta once, nothing
+/// else, and those of one producer in their order.
+fn compare(log: &Log, published: &[Published], sent: &[Vec<Sent>], wrong: &mut Vec<String>) {
+    let mut found: HashMap<(&str, &str), Vec<u64>> = HashMap::new();
+    for (room, entries) in log {
+        for entry in entries {
+            let places = found.entry((room, &entry.data)).or_default();
+            places.push(entry.offset);
+        }
+    }
+    let mut epochs: HashMap<&str, &str> = HashMap::new();
+    for delta in published {
+        let places = found
+            .remove(&(&*delta.room, &*delta.data))
+            .unwrap_or_default();
+        if places != [delta.offset] {
+            wrong.push(format!("{delta:?} is in the log at {places:?}"));
+        }
+        let epoch = epochs.entry(&delta.room).or_insert(&delta.epoch);
+        if *epoch != delta.epoch {
+            wrong.push(format!("{delta:?} is of another epoch than {epoch}"));
+        }
+    }
+    for of_one in sent {
+        let mut last: HashMap<&str, u64> = HashMap::new();
+        for delta in of_one {
+            let places = found
+                .remove(&(&*delta.room, &*delta.data))
+                .unwrap_or_default();
+            let last = last.entry(&delta.room).or_insert(0);
+            match places[..] {
+                [place] if place > *last => *last = place,
+                _ => wrong.push(format!(
+                    "{delta:?} is in the log at {places:?}, behind {last}"
+                )),
+            }
+        }
+    }
+    let unknown = found
+        .keys()
+        .map(|(room, data)| format!("{room}: nobody published {data}"));
+    wrong.extend(unknown);
+}
+
+/// All instances must keep the same.
+fn compare_histories(world: &World, log: &Log, wrong: &mut Vec<String>) {
+    for instance in 1..INSTANCES {
         let server = world.server(instance);
-        for room in (0..plan.rooms as u64).map(Plan::room) {
-            let expected = log.get(&room).map_or(&[][..], Vec::as_slice);
+        for (room, expected) in log {
             let last = expected.last().map_or(0, |entry| entry.offset);
             let kept = eventually("an instance to have read everything", || {
-                let kept = server.history(&room);
+                let kept = server.history(room);
                 (kept.last().map_or(0, |entry| entry.offset) >= last).then_some(kept)
             });
-            if kept == expected {
-                continue;
+            if kept != *expected {
+                let differs = kept.iter().zip(expected).find(|(kept, has)| kept != has);
+                let (kept, has) = (kept.len(), expected.len());
+                wrong.push(format!(
+                    "{room}: instance {instance} keeps {kept} deltas, the first one {has}; \
+                     the first that differ: {differs:?}"
+                ));
             }
-            let differs = kept.iter().zip(expected).find(|(kept, told)| kept != told);
-            wrong.push(format!(
-                "{room}: instance {instance} keeps {} deltas, publishers were told of {}; the first that differ: {differs:?}",
-                kept.len(),
-                expected.len()
-            ));
         }
     }
 }

@@ -104,6 +104,12 @@ impl World {
         server.expect("no fault panics")
     }
 
+    /// The instance that takes in what comes through the exchange.
+    pub fn holder(&self) -> Option<usize> {
+        let holds = |n: &usize| self.server(*n).metric("roomwire_ingress_holds") == 1.0;
+        (0..INSTANCES).find(holds)
+    }
+
     /// The lines of an instance to the brokers.
     pub fn lines(&self, instance: usize) -> &[Proxy] {
         &self.instances[instance].lines

@@ -6,13 +6,7 @@
 mod pump;
 mod wire;
 
-use std::{
-    rc::Rc,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{rc::Rc, sync::Arc};
 
 use actix::Actor;
 use actix_codec::{Framed, FramedParts};
@@ -22,7 +16,6 @@ use actix_http::{
     h1::{self, Codec, Message},
     ws::handshake_response,
 };
-use actix_rt::net::TcpStream;
 use actix_web::{
     HttpMessage,
     http::{Method, header},
@@ -32,27 +25,24 @@ use futures_util::SinkExt;
 
 use self::{pump::Pump, wire::SocketWire};
 use super::{
+    connection::Connection,
     error::Problem,
     routes::{State, WEBSOCKET_PATH},
 };
 use crate::{
     actors::{hub::LocalHub, life::Admission, session::Session},
     metrics::Transport,
-    protocol::client_id,
 };
 
 /// The client protocol's name where sub-protocols are named.
 const JSON_PROTOCOL: &str = "centrifuge-json";
 
-static NEXT_SESSION: LazyLock<AtomicU64> =
-    LazyLock::new(|| AtomicU64::new(client_id::first_session()));
-
-type Connection = Framed<TcpStream, Codec>;
+type Handshake = Framed<Connection, Codec>;
 
 /// Answers one handshake, and starts its session on this thread.
 pub async fn upgrade(
     request: Request,
-    mut connection: Connection,
+    mut connection: Handshake,
     state: Arc<State>,
     hub: Rc<LocalHub>,
 ) -> Result<(), actix_web::Error> {
@@ -72,11 +62,9 @@ pub async fn upgrade(
     connection.send(switch).await?;
     let FramedParts { io, read_buf, .. } = connection.into_parts();
     let limits = &state.services.limits;
-    let wire = Rc::new(SocketWire::new(io, limits.max_outbox_bytes));
+    let wire = Rc::new(SocketWire::new(io.into_inner(), limits.max_outbox_bytes));
     let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
-    let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let session = Session::new(
-        id,
         Transport::WebSocket,
         wire,
         hub,
@@ -106,11 +94,7 @@ fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admi
     actix_http::ws::verify_handshake(request.head())
         .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
     let protocol = sub_protocol(request)?;
-    let limit = state.services.limits.max_sessions;
-    match state.life.admit(limit) {
-        Some(admission) => Ok((protocol, admission)),
-        None => Err(Problem::full(limit)),
-    }
+    Ok((protocol, state.admit()?))
 }
 
 /// The sub-protocol to answer with, of those that are asked for.
@@ -133,7 +117,7 @@ fn sub_protocol(request: &Request) -> Result<Option<&'static str>, Problem> {
     }
 }
 
-async fn refuse(connection: &mut Connection, problem: &Problem) -> Result<(), actix_web::Error> {
+async fn refuse(connection: &mut Handshake, problem: &Problem) -> Result<(), actix_web::Error> {
     let (status, headers, body) = problem.to_response_parts();
     let mut response = Response::build(status);
     for header in headers {

@@ -15,9 +15,12 @@ use actix_http::ws::Codec;
 use actix_web_actors::ws::{Frame, ProtocolError};
 use bytes::{Bytes, BytesMut};
 
-use super::wire::{News, SocketWire};
+use super::wire::SocketWire;
 use crate::{
-    actors::{hub::SessionWire, session::Session},
+    actors::{
+        hub::{News, SessionWire},
+        session::Session,
+    },
     metrics::Closing,
     protocol::{codes::Disconnect, frame},
 };

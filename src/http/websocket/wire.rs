@@ -15,20 +15,13 @@ use actix_rt::net::TcpStream;
 use bytes::Bytes;
 
 use crate::{
-    actors::hub::SessionWire,
+    actors::hub::{News, SessionWire},
     delta::RoomName,
     protocol::{codes::Disconnect, frame},
 };
 
 /// Frames in one `writev(2)`.
 const VECTOR: usize = 64;
-
-/// What rooms and hubs tell a session, through its wire.
-#[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    SubscriptionEnded(u32),
-    RoomFailed(RoomName),
-}
 
 #[derive(Default)]
 struct Outbox {

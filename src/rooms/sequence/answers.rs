@@ -2,49 +2,99 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
-    delta::Delta,
+    delta::{Delta, RoomName},
     protocol::{
+        bookmark::SingleRoom,
+        event,
+        format::Format,
         frame::FrameBuilder,
         reply::{self, ClientInfo, Outcome, Presence, Publication, Subscribed},
     },
 };
 
-/// A subscription that begins at `offset` and asked for nothing earlier.
-pub fn fresh(command: u32, epoch: &str, offset: u64) -> Bytes {
-    subscribed(command, placed(epoch, offset))
+/// What a room answers to subscribers of one format. Who reads events has sent no command: it is told nothing but
+/// deltas, and to reload.
+pub struct Answers<'a> {
+    pub format: Format,
+    pub room: &'a RoomName,
+    pub epoch: &'a str,
 }
 
-/// A subscription that goes on from `offset`, with the first deltas behind it.
-pub fn recovered(command: u32, epoch: &str, offset: u64, deltas: &[Arc<Delta>]) -> Bytes {
-    let publications = deltas.iter().map(|d| Publication::from(&**d)).collect();
-    let recovered = Subscribed {
-        recovered: true,
-        was_recovering: true,
-        publications,
-        ..placed(epoch, offset)
-    };
-    subscribed(command, recovered)
-}
-
-/// A subscription that goes on from `offset` and has missed something for good.
-pub fn unrecovered(command: u32, epoch: &str, offset: u64) -> Bytes {
-    let lost = Subscribed {
-        was_recovering: true,
-        ..placed(epoch, offset)
-    };
-    subscribed(command, lost)
-}
-
-/// Deltas as pushes; nothing for none.
-pub fn pushes(deltas: &[Arc<Delta>]) -> Bytes {
-    let mut frame = FrameBuilder::default();
-    for delta in deltas {
-        reply::write_delta(&mut frame, delta);
+impl Answers<'_> {
+    /// A subscription that begins at `offset` and asked for nothing earlier.
+    pub fn fresh(&self, command: u32, offset: u64) -> Bytes {
+        match self.format {
+            Format::Frames => subscribed(command, self.placed(offset)),
+            Format::Events => Bytes::new(),
+        }
     }
-    frame.finish().unwrap_or_default()
+
+    /// A subscription that begins behind `offset` with these deltas; one that `recovers` has missed nothing.
+    pub fn begun(&self, command: u32, offset: u64, recovers: bool, deltas: &[Arc<Delta>]) -> Bytes {
+        if self.format == Format::Events {
+            return self.pushes(deltas);
+        }
+        let begun = Subscribed {
+            recovered: recovers,
+            was_recovering: recovers,
+            publications: deltas.iter().map(|d| Publication::from(&**d)).collect(),
+            ..self.placed(offset)
+        };
+        subscribed(command, begun)
+    }
+
+    /// A subscription that goes on from `offset` and has missed something for good.
+    pub fn unrecovered(&self, command: u32, offset: u64) -> Bytes {
+        match self.format {
+            Format::Frames => {
+                let lost = Subscribed {
+                    was_recovering: true,
+                    ..self.placed(offset)
+                };
+                subscribed(command, lost)
+            }
+            Format::Events => event::reload(self.room, &self.ids(), offset),
+        }
+    }
+
+    /// Deltas as pushes; nothing for none.
+    pub fn pushes(&self, deltas: &[Arc<Delta>]) -> Bytes {
+        match self.format {
+            Format::Frames => {
+                let mut frame = FrameBuilder::default();
+                for delta in deltas {
+                    reply::write_delta(&mut frame, delta);
+                }
+                frame.finish().unwrap_or_default()
+            }
+            Format::Events => {
+                let (mut events, ids) = (BytesMut::new(), self.ids());
+                for delta in deltas {
+                    event::write_delta(&mut events, &ids, delta);
+                }
+                events.freeze()
+            }
+        }
+    }
+
+    fn ids(&self) -> SingleRoom {
+        SingleRoom::new(self.room, self.epoch)
+    }
+
+    fn placed(&self, offset: u64) -> Subscribed<'_> {
+        Subscribed {
+            recoverable: true,
+            positioned: true,
+            epoch: self.epoch,
+            offset,
+            recovered: false,
+            was_recovering: false,
+            publications: vec![],
+        }
+    }
 }
 
 /// The answer to `presence` or `presence_stats` in a room where these clients are.
@@ -63,18 +113,6 @@ pub fn presence(command: u32, present: Vec<&ClientInfo>, stats: bool) -> Bytes {
         }
     };
     reply::reply_frame(command, &outcome)
-}
-
-fn placed(epoch: &str, offset: u64) -> Subscribed<'_> {
-    Subscribed {
-        recoverable: true,
-        positioned: true,
-        epoch,
-        offset,
-        recovered: false,
-        was_recovering: false,
-        publications: vec![],
-    }
 }
 
 fn subscribed(command: u32, subscribed: Subscribed<'_>) -> Bytes {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::{HubId, SubId};
+use super::{Format, HubId, SubId};
 use crate::{
     delta::{Delta, RoomName},
     protocol::{
-        client_id,
+        bookmark::SingleRoom,
+        client_id, event,
         frame::{FRAME_TARGET_BYTES, FrameBuilder},
         reply::{self, ClientInfo},
     },
@@ -49,6 +50,8 @@ pub enum Op {
 /// What goes to one hub.
 #[derive(Debug, Default)]
 struct Lane {
+    /// What those who are attached read.
+    format: Format,
     ops: Vec<Op>,
     bytes: usize,
     /// The hub has not finished what it was last given.
@@ -56,18 +59,39 @@ struct Lane {
     attached: usize,
 }
 
-#[derive(Debug, Default)]
-pub struct Lanes {
-    lanes: HashMap<HubId, Lane>,
-    /// Live messages that are in no lane yet.
-    burst: FrameBuilder,
+/// Live messages that are in no lane yet, as clients of one format read them.
+#[derive(Debug)]
+struct Burst {
+    written: Written,
     deltas: u32,
     stamped: u64,
     /// The session that does not get the burst.
     except: Option<u64>,
 }
 
+#[derive(Debug)]
+enum Written {
+    Frame(FrameBuilder),
+    Events(BytesMut, SingleRoom),
+}
+
+#[derive(Debug)]
+pub struct Lanes {
+    lanes: HashMap<HubId, Lane>,
+    frames: Burst,
+    events: Burst,
+}
+
 impl Lanes {
+    /// Lanes of a room; `ids` are what its events carry.
+    pub fn new(ids: SingleRoom) -> Self {
+        Self {
+            lanes: HashMap::new(),
+            frames: Burst::of(Written::Frame(FrameBuilder::default())),
+            events: Burst::of(Written::Events(BytesMut::new(), ids)),
+        }
+    }
+
     /// Nothing waits and no hub is busy.
     pub fn are_idle(&self) -> bool {
         let idle = |lane: &Lane| !lane.busy && lane.ops.is_empty();
@@ -76,40 +100,52 @@ impl Lanes {
 
     /// Bytes of live messages that wait for hubs.
     pub fn waiting_bytes(&self) -> usize {
-        self.burst.len() + self.lanes.values().map(|lane| lane.bytes).sum::<usize>()
+        let lanes = self.lanes.values().map(|lane| lane.bytes).sum::<usize>();
+        self.frames.len() + self.events.len() + lanes
     }
 
-    /// Whether somebody gets what is live.
-    pub fn have_audience(&self) -> bool {
-        self.lanes.values().any(|lane| lane.attached > 0)
+    /// Whether somebody of the format gets what is live.
+    pub fn have_audience(&self, format: Format) -> bool {
+        let mut lanes = self.lanes.values();
+        lanes.any(|lane| lane.attached > 0 && lane.format == format)
     }
 
-    pub fn write_delta(&mut self, delta: &Delta) {
-        self.begin_burst(delta.exclude.map(client_id::session_of));
-        if self.deltas == 0 {
-            self.stamped = delta.time;
+    pub fn write_delta(&mut self, format: Format, delta: &Delta) {
+        if format == Format::Frames {
+            self.begin_frame(delta.exclude.map(client_id::session_of));
         }
-        reply::write_delta(&mut self.burst, delta);
-        self.deltas += 1;
-        self.seal_if_full();
+        let burst = self.burst(format);
+        if burst.deltas == 0 {
+            burst.stamped = delta.time;
+        }
+        match &mut burst.written {
+            Written::Frame(frame) => reply::write_delta(frame, delta),
+            Written::Events(events, ids) => event::write_delta(events, ids, delta),
+        }
+        burst.deltas += 1;
+        self.seal_if_full(format);
     }
 
+    /// Those who read events are told only what they can come back to.
     pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
-        self.begin_burst(None);
-        reply::write_ephemeral(&mut self.burst, room, data, info);
-        self.seal_if_full();
+        self.begin_frame(None);
+        if let Written::Frame(frame) = &mut self.frames.written {
+            reply::write_ephemeral(frame, room, data, info);
+        }
+        self.seal_if_full(Format::Frames);
     }
 
-    /// Closes the burst: what comes next in any lane comes behind it.
-    pub fn seal(&mut self) {
-        if let Some(frame) = self.burst.finish() {
+    /// Closes the format's burst: what comes next in any lane comes behind it.
+    pub fn seal(&mut self, format: Format) {
+        let burst = self.burst(format);
+        if let Some(frame) = burst.written.finish() {
             let op = Op::Live {
                 frame,
-                deltas: std::mem::take(&mut self.deltas),
-                stamped: std::mem::take(&mut self.stamped),
-                except: self.except.take(),
+                deltas: std::mem::take(&mut burst.deltas),
+                stamped: std::mem::take(&mut burst.stamped),
+                except: burst.except.take(),
             };
-            self.push_to_audience(&op);
+            self.push_to_audience(format, &op);
         }
     }
 
@@ -117,10 +153,11 @@ impl Lanes {
         self.lanes.entry(hub).or_default().push(op);
     }
 
-    /// From here on a subscriber at `hub` gets what is live.
-    pub fn attach(&mut self, hub: HubId, op: Op) {
-        self.seal();
+    /// From here on a subscriber at `hub` gets what is live. All of a hub's subscribers have one format.
+    pub fn attach(&mut self, hub: HubId, format: Format, op: Op) {
+        self.seal(format);
         let lane = self.lanes.entry(hub).or_default();
+        lane.format = format;
         lane.attached += 1;
         lane.push(op);
     }
@@ -134,16 +171,18 @@ impl Lanes {
 
     /// Tells those who asked for it that somebody joined or left.
     pub fn membership(&mut self, frame: Bytes) {
-        self.seal();
-        self.push_to_audience(&Op::Membership { frame });
+        self.seal(Format::Frames);
+        self.push_to_audience(Format::Frames, &Op::Membership { frame });
     }
 
     /// What hubs that are not busy have to do. They are busy until [`Lanes::done`].
     pub fn next(&mut self) -> Vec<(HubId, Vec<Op>)> {
-        // While all who get it are busy, the burst grows on.
-        let mut lanes = self.lanes.values();
-        if lanes.any(|lane| !lane.busy && lane.attached > 0) {
-            self.seal();
+        for format in Format::ALL {
+            // While all who get it are busy, the burst grows on.
+            let mut lanes = self.lanes.values();
+            if lanes.any(|lane| !lane.busy && lane.attached > 0 && lane.format == format) {
+                self.seal(format);
+            }
         }
         let lanes = self.lanes.iter_mut();
         lanes
@@ -162,23 +201,60 @@ impl Lanes {
         }
     }
 
-    /// What is written next is for all but `except`, as the whole burst is.
-    fn begin_burst(&mut self, except: Option<u64>) {
-        if self.except != except {
-            self.seal();
-            self.except = except;
+    fn burst(&mut self, format: Format) -> &mut Burst {
+        match format {
+            Format::Frames => &mut self.frames,
+            Format::Events => &mut self.events,
         }
     }
 
-    fn seal_if_full(&mut self) {
-        if self.burst.len() >= FRAME_TARGET_BYTES {
-            self.seal();
+    /// What is written next to the frame is for all but `except`, as the whole burst is. Who reads events has no id that
+    /// could be excepted.
+    fn begin_frame(&mut self, except: Option<u64>) {
+        if self.frames.except != except {
+            self.seal(Format::Frames);
+            self.frames.except = except;
         }
     }
 
-    fn push_to_audience(&mut self, op: &Op) {
-        for lane in self.lanes.values_mut().filter(|lane| lane.attached > 0) {
+    fn seal_if_full(&mut self, format: Format) {
+        if self.burst(format).len() >= FRAME_TARGET_BYTES {
+            self.seal(format);
+        }
+    }
+
+    fn push_to_audience(&mut self, format: Format, op: &Op) {
+        let lanes = self.lanes.values_mut();
+        for lane in lanes.filter(|lane| lane.attached > 0 && lane.format == format) {
             lane.push(op.clone());
+        }
+    }
+}
+
+impl Burst {
+    fn of(written: Written) -> Self {
+        Self {
+            written,
+            deltas: 0,
+            stamped: 0,
+            except: None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.written {
+            Written::Frame(frame) => frame.len(),
+            Written::Events(events, _) => events.len(),
+        }
+    }
+}
+
+impl Written {
+    /// What was written, if anything was; then nothing is.
+    fn finish(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Frame(frame) => frame.finish(),
+            Self::Events(events, _) => (!events.is_empty()).then(|| events.split().freeze()),
         }
     }
 }

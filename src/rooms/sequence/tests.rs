@@ -22,7 +22,8 @@ fn fresh(session: u64) -> Join {
         sub: sub(session),
         hub: HUB,
         command: 100 + session as u32,
-        recover: None,
+        format: Format::Frames,
+        start: Start::Now,
         must_recover: false,
         join_leave: false,
         info: None,
@@ -31,9 +32,9 @@ fn fresh(session: u64) -> Join {
 
 fn from(session: u64, offset: u64) -> Join {
     let epoch = "e".into();
-    let recover = Some(Recover { offset, epoch });
+    let start = Start::Behind(Recover { offset, epoch });
     Join {
-        recover,
+        start,
         ..fresh(session)
     }
 }

@@ -168,16 +168,16 @@ fn a_client_that_asks_for_it_gets_an_error_instead_of_a_loss() {
         ..join
     };
     let mut room = room_at(9);
-    let foreign = Some(Recover {
+    let foreign = Start::Behind(Recover {
         offset: 9,
         epoch: "other".into(),
     });
     room.join(must(Join {
-        recover: foreign.clone(),
+        start: foreign.clone(),
         ..fresh(1)
     }));
     room.join(Join {
-        recover: foreign,
+        start: foreign,
         ..fresh(2)
     });
     assert_eq!(
@@ -189,14 +189,11 @@ fn a_client_that_asks_for_it_gets_an_error_instead_of_a_loss() {
 #[test]
 fn an_empty_epoch_fits_any() {
     let mut room = room_at(9);
-    let recover = Some(Recover {
+    let start = Start::Behind(Recover {
         offset: 9,
         epoch: "".into(),
     });
-    room.join(Join {
-        recover,
-        ..fresh(1)
-    });
+    room.join(Join { start, ..fresh(1) });
     assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 9"]);
 }
 
@@ -219,10 +216,10 @@ fn a_client_that_is_ahead_of_the_room_waits_for_it_and_misses_nothing() {
     );
     room.caught_up(sub(1), 7);
     room.deltas(&deltas([8]));
-    assert_eq!(given(&mut room, HUB), ["credit 1"]);
-    room.hub_done(HUB);
-    assert_eq!(room.credit(sub(1)), None, "8 is remembered");
-    assert_eq!(given(&mut room, HUB), ["attach 1 recovered from 7 8"]);
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 recovered from 7", "live 8"]
+    );
 }
 
 #[test]
@@ -235,14 +232,11 @@ fn a_client_that_is_ahead_of_the_log_is_told_to_reload() {
 
 #[test]
 fn whoever_unsubscribes_before_the_answer_gets_both_answers() {
-    for caught_up in [false, true] {
+    for offset in [3, 7] {
         let mut room = room_at(5);
-        room.join(from(1, 7));
-        if caught_up {
-            room.caught_up(sub(1), 7);
-            given(&mut room, HUB);
-            room.hub_done(HUB);
-        }
+        room.join(from(1, offset));
+        given(&mut room, HUB);
+        room.hub_done(HUB);
         room.leave(sub(1), HUB, Some(9));
         assert_eq!(given(&mut room, HUB), ["reply error 100", "detach 1 done"]);
         room.hub_done(HUB);
@@ -276,6 +270,135 @@ fn a_failing_history_sends_the_client_to_try_again() {
     room.failed(sub(1));
     room.failed(sub(2));
     assert_eq!(given(&mut room, HUB), ["end 1 error 100", "end 2 2500"]);
+}
+
+#[test]
+fn who_asks_for_the_newest_gets_them_with_the_reply_and_no_word_of_recovery() {
+    let mut room = room_at(9);
+    let newest = Start::Newest(2);
+    let join = Join {
+        start: newest,
+        ..fresh(1)
+    };
+    let wait = Wait::Newest {
+        sub: sub(1),
+        count: 2,
+    };
+    assert_eq!(room.join(join), Some(wait));
+    room.deltas(&deltas([10]));
+    assert_eq!(room.found(sub(1), 6), None);
+    given(&mut room, HUB);
+    room.hub_done(HUB);
+    room.credit(sub(1));
+    let trimmed = PageRead {
+        floor: 7,
+        ..page([8, 9])
+    };
+    room.page_read(sub(1), 10, trimmed);
+    assert_eq!(given(&mut room, HUB), ["attach 1 at 6 8 9"]);
+    assert_eq!(room.take_tally().replay_hits, 0, "it does not come back");
+}
+
+fn events(join: Join) -> Join {
+    Join {
+        format: Format::Events,
+        ..join
+    }
+}
+
+/// What a hub of event readers is given: which ops, with the events that their frames hold.
+fn told_events(room: &mut Sequence) -> Vec<(String, String)> {
+    let mut due = room.next_for_hubs();
+    due.retain(|(id, _)| *id == HUB);
+    let ops = due.into_iter().flat_map(|(_, ops)| ops);
+    ops.map(|op| {
+        let (kind, frame) = match op {
+            Op::Attach { frame, .. } => ("attach", frame),
+            Op::Page { frame, .. } => ("page", frame),
+            Op::Live { frame, .. } => ("live", frame),
+            Op::End { frame, .. } => ("end", frame),
+            _ => ("other", Bytes::new()),
+        };
+        let lines = frame.split(|&byte| byte == b'\n');
+        let told = lines.filter_map(|line| {
+            let line = std::str::from_utf8(line).unwrap();
+            if let Some(name) = line.strip_prefix("event: ") {
+                return Some(name.to_owned());
+            }
+            let data: serde_json::Value =
+                serde_json::from_str(line.strip_prefix("data: ")?).unwrap();
+            Some(data["offset"].to_string())
+        });
+        (kind.to_owned(), told.collect::<Vec<_>>().join(" "))
+    })
+    .collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |&(kind, told): &(&str, &str)| (kind.to_owned(), told.to_owned());
+    expected.iter().map(owned).collect()
+}
+
+#[test]
+fn who_reads_events_gets_the_same_deltas_beside_who_reads_frames() {
+    let mut room = room_at(5);
+    room.join(Join { hub: 1, ..fresh(2) });
+    room.join(events(Join {
+        start: Start::Kept(5),
+        ..fresh(1)
+    }));
+    room.deltas(&deltas([6, 7]));
+    room.ephemeral(&"1".into(), &someone(2));
+    assert_eq!(
+        told_events(&mut room),
+        pairs(&[("attach", ""), ("live", "6 7")])
+    );
+    let mut room = room_at(5);
+    room.join(events(fresh(1)));
+    room.join(Join { hub: 1, ..fresh(2) });
+    room.deltas(&deltas([6]));
+    room.ephemeral(&"1".into(), &someone(2));
+    assert_eq!(given(&mut room, 1), ["attach 2 at 5", "live 6 ephemeral"]);
+}
+
+#[test]
+fn a_reader_of_events_whose_replay_is_overtaken_is_told_to_reload_and_goes_on() {
+    let mut room = room_at(9);
+    room.join(events(from(1, 3)));
+    told_events(&mut room);
+    room.hub_done(HUB);
+    room.credit(sub(1));
+    let first = PageRead {
+        more: true,
+        ..page([4])
+    };
+    room.page_read(sub(1), 9, first);
+    assert_eq!(
+        told_events(&mut room),
+        pairs(&[("page", "4"), ("other", "")])
+    );
+    room.hub_done(HUB);
+    room.credit(sub(1));
+    let trimmed = PageRead {
+        floor: 6,
+        ..page([7, 9])
+    };
+    room.page_read(sub(1), 9, trimmed);
+    room.deltas(&deltas([10]));
+    assert_eq!(
+        told_events(&mut room),
+        pairs(&[("attach", "reload 9"), ("live", "10")])
+    );
+}
+
+#[test]
+fn a_reader_of_events_that_can_not_be_served_is_ended_without_a_word() {
+    let mut room = room_at(5);
+    room.join(events(from(1, 3)));
+    room.failed(sub(1));
+    let ended = pairs(&[("other", ""), ("end", "")]);
+    assert_eq!(told_events(&mut room), ended);
+    assert!(room.subscribers.is_empty());
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl Server {
             metrics: Metrics::new(),
             ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
-            access: Access::open(&config.access, config.server.dev)?,
+            access: Access::open(&config.access, &config.keys, config.server.dev)?,
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,

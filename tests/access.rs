@@ -1,9 +1,10 @@
-//! Who may connect and follow what: tokens on a running server.
+//! Who may connect, follow, read and publish what: tokens and keys on a running server.
 
 mod common;
 
-use common::{Client, Server};
+use common::{Client, Server, Socket, server::deltas_of, socket::PATH};
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+use roomwire::access::api_key;
 use serde_json::{Value, json};
 
 const SECRET: &str = "a secret of these tests, and no other";
@@ -131,4 +132,206 @@ fn an_expired_subscription_token_asks_for_another_one() {
     assert_eq!(ann.error("subscribe", request), 109);
     let request = json!({"channel": "secret:1", "token": token(claims)});
     ann.result("subscribe", request);
+}
+
+/// A server without `--dev`, with keys for publishing everywhere and for reading and publishing in `secret`.
+fn closed_server() -> (Server, String, String) {
+    let [writer, reader] = [(); 2].map(|()| api_key::new_key().expect("the system is random"));
+    let hash = |key: &str| api_key::KeyHash::of(key).to_string();
+    let config = format!(
+        "{CONFIG}\n[keys.backend]\nhash = \"{}\"\n\
+         [keys.support]\nhash = \"{}\"\nscopes = [\"read\", \"publish\"]\nrooms = [\"secret:*\"]\n\
+         [log]\nlevel = \"trace\"\n",
+        hash(&writer),
+        hash(&reader)
+    );
+    let config = config.replace("[access]", "[access]\ntoken_cookie = \"roomwire\"");
+    (Server::start_closed(&config), writer, reader)
+}
+
+fn problem_of(reply: &common::http::Reply) -> String {
+    let kind = reply.problem()["type"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    kind.trim_start_matches("urn:roomwire:problem:").to_owned()
+}
+
+#[test]
+fn a_server_that_nobody_opened_is_closed_and_says_how_to_open_it() {
+    let server = Server::start_closed("");
+    let (socket, handshake) = Socket::handshake(server.address(), PATH, &[]);
+    assert!(socket.is_none());
+    let publish = server.post(&deltas_of("lobby"), &[], "1");
+    for reply in [handshake, publish, server.get(&deltas_of("lobby"))] {
+        assert_eq!((reply.status, &*problem_of(&reply)), (403, "closed"));
+        let detail = reply.problem()["detail"].to_string();
+        for way in ["--dev", "roomwire key new", "access.token_secrets"] {
+            assert!(detail.contains(way), "{detail}");
+        }
+    }
+    assert_eq!(server.get("/readyz").status, 200);
+    assert!(server.log().contains("nothing is open"), "{}", server.log());
+}
+
+#[test]
+fn publishing_takes_a_key_that_is_for_it_and_for_the_room() {
+    let (server, writer, reader) = closed_server();
+    let publish = |room: &str, headers: &[(&str, &str)]| {
+        let reply = server.post(&deltas_of(room), headers, "1");
+        let problem = (reply.status != 201).then(|| problem_of(&reply));
+        (reply.status, problem.unwrap_or_default())
+    };
+    let unauthorized = (401, "unauthorized".to_owned());
+    let forbidden = (403, "forbidden".to_owned());
+    let taken = (201, String::new());
+    let bearer = |text: &str| format!("Bearer {text}");
+    assert_eq!(publish("open:1", &[]), unauthorized);
+    assert_eq!(publish("open:1", &[("X-API-Key", &writer)]), taken);
+    assert_eq!(
+        publish("open:1", &[("Authorization", &bearer(&writer))]),
+        taken
+    );
+    assert_eq!(
+        publish("open:1", &[("Authorization", &writer)]),
+        unauthorized
+    );
+    assert_eq!(
+        publish("open:1", &[("X-API-Key", &writer[1..])]),
+        unauthorized
+    );
+    assert_eq!(publish("secret:1", &[("X-API-Key", &reader)]), taken);
+    assert_eq!(publish("open:1", &[("X-API-Key", &reader)]), forbidden);
+    // A client's token publishes nothing, whatever rooms it opens; nor does a cookie.
+    let token = token(json!({"sub": "ann", "rooms": ["*"]}));
+    assert_eq!(
+        publish("open:1", &[("Authorization", &bearer(&token))]),
+        unauthorized
+    );
+    let cookie = format!("roomwire={writer}");
+    assert_eq!(publish("open:1", &[("Cookie", &cookie)]), unauthorized);
+    let batch = json!([{"room": "open:1", "data": 1}, {"room": "secret:1", "data": 2}]);
+    let reply = server.post("/v1/deltas", &[("X-API-Key", &reader)], batch.to_string());
+    let results = reply.json()["results"].clone();
+    assert_eq!(
+        (&results[0]["status"], &results[1]["status"]),
+        (&json!(403), &json!(201))
+    );
+    let challenge = server.post(&deltas_of("open:1"), &[], "1");
+    assert_eq!(
+        challenge.header("www-authenticate"),
+        Some("Bearer realm=\"roomwire\"")
+    );
+}
+
+#[test]
+fn a_history_is_read_by_those_who_may_follow_the_room_and_by_keys() {
+    let (server, writer, reader) = closed_server();
+    let read = |room: &str, headers: &[(&str, &str)]| {
+        server
+            .http()
+            .request("GET", &deltas_of(room), headers, b"")
+            .status
+    };
+    let insider = token(json!({"sub": "ann", "rooms": ["secret:*"]}));
+    let outsider = token(json!({"sub": "bob"}));
+    let old = token(json!({"sub": "ann", "exp": get_current_timestamp() - 60}));
+    let ways = |token: &str| {
+        [
+            ("Authorization", format!("Bearer {token}")),
+            ("Cookie", format!("a=b; roomwire={token}")),
+        ]
+    };
+    for (name, value) in ways(&insider) {
+        assert_eq!(read("secret:1", &[(name, &value)]), 200);
+        assert_eq!(read("dialog:#bob", &[(name, &value)]), 403);
+    }
+    for (name, value) in ways(&outsider) {
+        assert_eq!(read("secret:1", &[(name, &value)]), 403);
+        assert_eq!(read("dialog:#bob", &[(name, &value)]), 200);
+        assert_eq!(read("open:1", &[(name, &value)]), 200);
+    }
+    for (name, value) in ways(&old) {
+        assert_eq!(read("open:1", &[(name, &value)]), 401);
+    }
+    assert_eq!(read("open:1", &[]), 401);
+    assert_eq!(read("secret:1", &[("X-API-Key", &reader)]), 200);
+    assert_eq!(read("open:1", &[("X-API-Key", &reader)]), 403);
+    assert_eq!(read("open:1", &[("X-API-Key", &writer)]), 403);
+    assert_eq!(read("nowhere:1", &[("X-API-Key", &reader)]), 404);
+}
+
+#[test]
+fn a_socket_takes_the_token_of_its_handshake_and_rather_that_of_its_connect() {
+    let (server, ..) = closed_server();
+    let presence = |headers: &[(&str, &str)], connect: Value| {
+        let (socket, reply) = Socket::handshake(server.address(), PATH, headers);
+        assert_eq!(reply.status, 101);
+        let mut client = Client::on(socket.expect("accepted"));
+        client.result("connect", connect);
+        client.subscribe("secret:1");
+        let presence = client.result("presence", json!({"channel": "secret:1"}));
+        let clients = presence["presence"].as_object().cloned().expect("clients");
+        let users = clients.values().map(|info| info["user"].to_string());
+        users.collect::<Vec<_>>()
+    };
+    let of = |user: &str| token(json!({"sub": user, "rooms": ["secret:*"]}));
+    let cookie = format!("roomwire={}", of("cookie"));
+    let header = format!("Bearer {}", of("header"));
+    let seen = presence(&[("Cookie", &cookie)], json!({}));
+    assert!(seen.contains(&"\"cookie\"".to_owned()), "{seen:?}");
+    let seen = presence(
+        &[("Cookie", &cookie), ("Authorization", &header)],
+        json!({}),
+    );
+    assert!(seen.contains(&"\"header\"".to_owned()), "{seen:?}");
+    let own = json!({"token": of("own")});
+    let seen = presence(&[("Cookie", &cookie), ("Authorization", &header)], own);
+    assert!(seen.contains(&"\"own\"".to_owned()), "{seen:?}");
+    let (socket, _) = Socket::handshake(server.address(), PATH, &[]);
+    let mut nobody = Client::on(socket.expect("a handshake needs no token"));
+    nobody.send(json!({"id": 1, "connect": {}}));
+    assert_eq!(nobody.closed().0, 3500);
+}
+
+#[test]
+fn no_token_and_no_key_is_ever_in_the_log_however_much_is_logged() {
+    let (server, writer, reader) = closed_server();
+    let good = token(json!({"sub": "ann", "rooms": ["secret:*"]}));
+    let bad = format!("{good}x");
+    for secret in [&writer, &reader, &good, &bad] {
+        for header in ["Authorization", "X-API-Key", "Cookie"] {
+            let value = match header {
+                "Authorization" => format!("Bearer {secret}"),
+                "Cookie" => format!("roomwire={secret}"),
+                _ => secret.clone(),
+            };
+            let headers = [(header, &*value)];
+            let read = server
+                .http()
+                .request("GET", &deltas_of("secret:1"), &headers, b"");
+            let publish = server.post(&deltas_of("secret:1"), &headers, "1");
+            for reply in [read, publish] {
+                assert!(!reply.text().contains(&**secret));
+            }
+            Socket::handshake(server.address(), PATH, &headers);
+        }
+        let mut client = Client::open(&server);
+        let request = json!({"channel": "secret:1", "token": secret});
+        client.send(format!(
+            "{}\n{}",
+            json!({"id": 1, "connect": {"token": secret}}),
+            json!({"id": 2, "subscribe": request})
+        ));
+        // What comes back is an answer or a close, in either case after the frame was handled.
+        let _ = client.socket.try_read();
+    }
+    let log = server.log();
+    assert!(
+        log.contains("\"TRACE\""),
+        "the log is as talkative as it can be"
+    );
+    for secret in [&writer, &reader, &good, &bad] {
+        assert!(!log.contains(&**secret));
+    }
 }

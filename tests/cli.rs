@@ -1,5 +1,7 @@
 //! Commands as processes against a real server: what they print, and how they end.
 
+#[path = "cli/access.rs"]
+mod access;
 #[path = "cli/command.rs"]
 mod command;
 mod common;

@@ -4,6 +4,8 @@
 //! A client shows a connection token, a JWT that the application's backend has signed. It names the user, and may name
 //! rooms. Whether a room may be followed is decided in one place, [`rules`], for every transport.
 
+pub mod api_key;
+pub mod caller;
 pub mod keyset;
 pub mod pattern;
 pub mod rules;
@@ -12,11 +14,15 @@ pub mod token;
 use std::sync::Arc;
 
 use self::{
+    api_key::ApiKeys,
     keyset::{KeyFileError, KeySet},
     pattern::Pattern,
     token::{TokenError, TokenRules},
 };
-use crate::{config::Access as Settings, delta::RoomName};
+use crate::{
+    config::{Access as Settings, ApiKey as Key},
+    delta::RoomName,
+};
 
 /// What decides about clients on this server. Made from the settings; made anew when they change.
 #[derive(Debug)]
@@ -24,6 +30,9 @@ pub struct Access {
     keys: KeySet,
     rules: TokenRules,
     anonymous: bool,
+    dev: bool,
+    api_keys: ApiKeys,
+    cookie: Option<String>,
 }
 
 /// Who a client is, and what its connection token lets it do.
@@ -62,8 +71,8 @@ pub enum Unwelcome {
 }
 
 impl Access {
-    /// Reads the key files. With `dev`, clients may come without a token.
-    pub fn open(settings: &Settings, dev: bool) -> Result<Self, KeyFileError> {
+    /// Reads the key files. With `dev`, clients may come without a token, and publishers without a key.
+    pub fn open(settings: &Settings, keys: &[Key], dev: bool) -> Result<Self, KeyFileError> {
         Ok(Self {
             keys: KeySet::read(&settings.token_secrets, &settings.token_key_files)?,
             rules: TokenRules {
@@ -72,12 +81,25 @@ impl Access {
                 leeway: settings.token_leeway.as_secs(),
             },
             anonymous: settings.anonymous || dev,
+            dev,
+            api_keys: ApiKeys::new(keys),
+            cookie: settings.token_cookie.clone(),
         })
     }
 
     /// Whether any client could connect at all.
-    pub fn is_open(&self) -> bool {
+    pub fn takes_clients(&self) -> bool {
         self.anonymous || !self.keys.is_empty()
+    }
+
+    /// Whether there is an API key, or none is needed.
+    pub fn takes_keys(&self) -> bool {
+        self.dev || !self.api_keys.is_empty()
+    }
+
+    /// The cookie that may hold a client's token.
+    pub fn cookie(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// Who comes with `token`; empty stands for none. `now` is in seconds since the Unix epoch.

@@ -31,7 +31,7 @@ fn settings() -> Settings {
 }
 
 fn access(settings: &Settings) -> Access {
-    Access::open(settings, false).unwrap()
+    Access::open(settings, &[], false).unwrap()
 }
 
 fn with_files(files: &[&str]) -> Access {
@@ -291,7 +291,7 @@ fn without_a_token_only_a_server_that_is_open_to_anybody_is_entered() {
         ..settings()
     };
     assert_eq!(access(&anonymous).client("", NOW), Ok(Client::default()));
-    let dev = Access::open(&settings(), true).unwrap();
+    let dev = Access::open(&settings(), &[], true).unwrap();
     assert_eq!(dev.client("", NOW), Ok(Client::default()));
     // A token that is wrong is wrong everywhere.
     refused(&dev, "x");
@@ -371,6 +371,7 @@ fn a_key_file_that_can_not_be_used_is_an_error_that_names_it() {
                 token_key_files: vec![file.clone()],
                 ..settings()
             },
+            &[],
             false,
         );
         let told = told.unwrap_err().to_string();
@@ -388,7 +389,7 @@ fn a_key_file_that_can_not_be_used_is_an_error_that_names_it() {
         token_key_files: vec![directory.path().join("nothing")],
         ..settings()
     };
-    let told = Access::open(&missing, false).unwrap_err().to_string();
+    let told = Access::open(&missing, &[], false).unwrap_err().to_string();
     assert!(told.ends_with("nothing can't be read"), "{told}");
 }
 

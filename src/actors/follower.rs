@@ -90,6 +90,11 @@ impl Follower {
         }
     }
 
+    /// Ends the session with what the transport has to say at its end.
+    pub fn end(&self, why: Disconnect) {
+        self.wire.close(why);
+    }
+
     /// The wire has nothing queued any more.
     pub fn drained(&self) {
         self.hub.drained(self.admission.session());

@@ -83,8 +83,10 @@ pub struct Session {
 }
 
 impl Session {
+    /// `token` is what the client showed with its handshake.
     pub fn new(
         transport: Transport,
+        token: Option<Box<str>>,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
         services: Arc<Services>,
@@ -99,7 +101,7 @@ impl Session {
         };
         Self {
             id,
-            core: protocol::Session::new(client, settings),
+            core: protocol::Session::new(client, token, settings),
             wire,
             hub,
             services,

@@ -72,6 +72,7 @@ impl Client {
         let admission = life.admit(1).unwrap();
         let session = Session::new(
             Transport::WebSocket,
+            None,
             wire.clone(),
             world.hub.clone(),
             world.services.clone(),

@@ -119,7 +119,7 @@ impl World {
             namespaces: [("default", open), ("typing", typing)]
                 .into_iter()
                 .collect(),
-            access: Access::open(&config.access, true).unwrap(),
+            access: Access::open(&config.access, &[], true).unwrap(),
             limits: config.limits,
             publish: config.publish,
             rooms: config.rooms,

@@ -213,7 +213,7 @@ async fn connect(flags: &Flags, plan: &Plan, tally: &Rc<Tally>) -> anyhow::Resul
         "connecting {bar:30} {human_pos}/{human_len} ({per_sec})",
     ));
     let shared = Rc::new(Shared {
-        url: flags.server.url.clone(),
+        url: flags.server.server(),
         tally: tally.clone(),
         buffer: Default::default(),
         scanner: Default::default(),
@@ -250,6 +250,7 @@ async fn publish(flags: &Flags, plan: &Plan, tally: &Rc<Tally>) -> anyhow::Resul
     let end = start + Duration::from_secs(flags.duration.into());
     let payload = flags.payload as usize;
     let url = flags.publish_url.as_ref().unwrap_or(&flags.server.url);
+    let url = &flags.server.at(url);
     let mut publishing = Vec::new();
     for index in 0..usize::from(flags.publishers) {
         let publisher = Publisher::new(index, plan, payload, url, tally.clone());

@@ -56,7 +56,7 @@ pub struct Flags {
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let mut source = match &flags.data {
         Some(data) => Source::open(&data.join("log"))?,
-        None => Source::server(flags.server.url),
+        None => Source::server(flags.server.server()),
     };
     let patterns: Vec<_> = flags.rooms.iter().map(|text| Pattern::new(text)).collect();
     let rooms = source.rooms(&patterns).await?;

@@ -62,7 +62,7 @@ enum Order {
 }
 
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let client = HttpClient::new(flags.server.url);
+    let client = HttpClient::new(flags.server.server());
     let out = io::stdout();
     let form = Form::fitting(&out, flags.json);
     let mut printer = Printer::new(out, form);

@@ -60,7 +60,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         let file = file.with_context(|| format!("can't read {}", flags.file.display()))?;
         Box::new(BufReader::with_capacity(256 * 1024, file))
     };
-    let client = HttpClient::new(flags.server.url);
+    let client = HttpClient::new(flags.server.server());
     let mut target = Target::new(client.clone(), flags.append);
     let bounds = Bounds {
         lines: LINES_OF_A_REQUEST,

@@ -10,6 +10,7 @@ mod exit;
 mod export;
 mod history;
 mod import;
+mod key;
 mod lines;
 mod man;
 mod moment;
@@ -18,6 +19,7 @@ mod print;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 mod version;
 
 use std::{future::Future, process::ExitCode};
@@ -25,7 +27,7 @@ use std::{future::Future, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::exit::Exit;
-use crate::client::address::ServerUrl;
+use crate::client::address::{Credentials, ServerUrl};
 
 #[derive(Parser)]
 #[command(name = "roomwire", version, about, after_help = exit::HELP)]
@@ -51,6 +53,10 @@ enum Command {
     Import(import::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Make API keys
+    Key(key::Flags),
+    /// Make a client's token, for trying
+    Token(token::Flags),
     /// Check the configuration, or print all of it
     Config(config::Flags),
     /// Make the database of a stopped server smaller
@@ -76,6 +82,42 @@ struct ServerFlags {
         default_value = "http://127.0.0.1:8080"
     )]
     url: ServerUrl,
+    /// An API key, to publish and to read histories with
+    #[arg(long, value_name = "KEY", env = "ROOMWIRE_KEY", hide_env_values = true)]
+    #[arg(value_parser = visible)]
+    api_key: Option<String>,
+    /// A client's token, to follow rooms and, without an API key, to read histories with
+    #[arg(
+        long,
+        value_name = "JWT",
+        env = "ROOMWIRE_TOKEN",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = visible)]
+    token: Option<String>,
+}
+
+impl ServerFlags {
+    /// The server, with what it is to be shown.
+    fn server(&self) -> ServerUrl {
+        self.at(&self.url)
+    }
+
+    /// Another server of the same cluster.
+    fn at(&self, url: &ServerUrl) -> ServerUrl {
+        url.clone().with(Credentials {
+            key: self.api_key.clone(),
+            token: self.token.clone(),
+        })
+    }
+}
+
+/// What stands in a header as it is. The text is not repeated: it is a secret.
+fn visible(text: &str) -> Result<String, &'static str> {
+    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible
+        .then(|| text.to_owned())
+        .ok_or("it takes visible ASCII characters")
 }
 
 /// Runs the command that the process was started with.
@@ -90,6 +132,8 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => on_this_thread(export::run(flags)),
         Command::Import(flags) => on_this_thread(import::run(flags)),
         Command::Compact(flags) => compact::run(&flags),
+        Command::Key(flags) => key::run(&flags),
+        Command::Token(flags) => token::run(flags),
         Command::Config(flags) => config::run(&flags),
         Command::Completions(flags) => completions::run(&flags),
         Command::Man(flags) => man::run(&flags),

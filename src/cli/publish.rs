@@ -56,7 +56,7 @@ pub struct Flags {
 }
 
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let client = HttpClient::new(flags.server.url.clone());
+    let client = HttpClient::new(flags.server.server());
     let key = flags.key.unwrap_or_else(|| Uuid::new_v4().to_string());
     let (last, bad_lines) = if flags.json == "-" {
         if io::stdin().is_terminal() {

@@ -36,6 +36,7 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
     start_log(&config.log);
     raise_descriptor_limit(config.limits.max_sessions);
     let (dev, data) = (config.server.dev, config.server.data.clone());
+    let open = config.is_open();
     actix_rt::System::new().block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
@@ -56,8 +57,11 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
             println!("{}", what_next(address, &data.display().to_string()));
         }
         info!(address = %format_args!("http://{address}"), dev, "accepting connections");
-        if !dev {
-            warn!("nobody may publish without --dev");
+        if !open {
+            warn!(
+                "nothing is open: add an API key (roomwire key new), set access.token_secrets or \
+                 access.token_key_files for clients, or try it out with --dev"
+            );
         }
         server.run(stop).await?;
         Ok(())

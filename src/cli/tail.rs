@@ -77,7 +77,8 @@ pub async fn run(mut flags: Flags) -> anyhow::Result<()> {
     let out = io::stdout();
     let form = Form::fitting(&out, flags.json);
     let printer = Printer::new(out, form);
-    let client = HttpClient::new(flags.server.url.clone());
+    let server = flags.server.server();
+    let client = HttpClient::new(server.clone());
     let start = match (flags.after, flags.since) {
         (Some(offset), _) => Start::After(Position {
             offset,
@@ -86,7 +87,7 @@ pub async fn run(mut flags: Flags) -> anyhow::Result<()> {
         (None, Some(Moment(time))) => Start::Since(time),
         (None, None) => Start::Now,
     };
-    let mut tail = Tail::new(flags.server.url, flags.rooms.clone(), printer);
+    let mut tail = Tail::new(server, flags.rooms.clone(), printer);
     let work = async {
         tail.begin(&client, &flags.rooms, &start).await?;
         tail.run().await

@@ -1,6 +1,6 @@
 //! Where a server is.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use awc::http::Uri;
 
@@ -14,6 +14,23 @@ pub struct ServerUrl {
     port: u16,
     /// What a proxy puts before every path; empty or `/prefix`.
     prefix: String,
+    /// Shared, as errors carry addresses.
+    credentials: Arc<Credentials>,
+}
+
+/// What a client shows to a server. Never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// An API key, for HTTP.
+    pub key: Option<String>,
+    /// A client's token, for sockets, and for HTTP without a key.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(not shown)")
+    }
 }
 
 /// Why a text names no server.
@@ -28,6 +45,25 @@ pub enum BadUrl {
 }
 
 impl ServerUrl {
+    /// The same server, which is shown these from now on.
+    pub fn with(self, credentials: Credentials) -> Self {
+        Self {
+            credentials: Arc::new(credentials),
+            ..self
+        }
+    }
+
+    /// What to show with an HTTP request.
+    pub fn bearer(&self) -> Option<&str> {
+        let Credentials { key, token } = &*self.credentials;
+        key.as_deref().or(token.as_deref())
+    }
+
+    /// What to show with the handshake of a socket.
+    pub fn token(&self) -> Option<&str> {
+        self.credentials.token.as_deref()
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -73,6 +109,7 @@ impl FromStr for ServerUrl {
             host: host.trim_matches(['[', ']']).to_owned(),
             port: uri.port_u16().unwrap_or(80),
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            credentials: Arc::default(),
         })
     }
 }

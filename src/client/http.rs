@@ -182,8 +182,12 @@ pub struct HttpClient {
 
 impl HttpClient {
     pub fn new(url: ServerUrl) -> Self {
+        let mut client = Client::builder().timeout(ANSWER_TIMEOUT);
+        if let Some(bearer) = url.bearer() {
+            client = client.bearer_auth(bearer);
+        }
         Self {
-            client: Client::builder().timeout(ANSWER_TIMEOUT).finish(),
+            client: client.finish(),
             url,
         }
     }

@@ -207,9 +207,13 @@ fn lines(mut payload: &[u8], each: &mut impl FnMut(&[u8])) {
 /// Returns what the server sent behind its answer.
 async fn shake_hands(stream: &mut TcpStream, url: &ServerUrl) -> Result<Vec<u8>, SocketError> {
     let key = base64_of_16(uuid::Uuid::new_v4().as_bytes());
+    let authorization = url
+        .token()
+        .map(|token| format!("Authorization: Bearer {token}\r\n"))
+        .unwrap_or_default();
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n",
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{authorization}\r\n",
         url.socket_path(),
         url.authority(),
     );

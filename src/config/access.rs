@@ -23,6 +23,8 @@ pub struct Access {
     pub token_issuer: Option<String>,
     /// What the clocks of signer and server may differ by.
     pub token_leeway: Duration,
+    /// The cookie that may hold a client's token, if any.
+    pub token_cookie: Option<String>,
 }
 
 /// A text that is never shown.
@@ -80,6 +82,18 @@ impl Access {
                 5 * SECOND,
                 Duration::ZERO..=5 * MINUTE,
             ),
+            token_cookie: {
+                let cookie = from.text(
+                    "access.token_cookie",
+                    String::new(),
+                    "the name of a cookie (ASCII letters, digits, - and _), or nothing",
+                    |text| {
+                        let right = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+                        text.chars().all(right).then(|| text.to_owned())
+                    },
+                );
+                (!cookie.is_empty()).then_some(cookie)
+            },
             anonymous: from.switch("access.anonymous", false),
         }
     }

@@ -17,7 +17,7 @@ pub(super) const DEFAULT_FILE: &str = "roomwire.toml";
 const PREFIX: &str = "ROOMWIRE_";
 
 /// Read by the commands that are clients of a server.
-const OF_OTHER_COMMANDS: [&str; 1] = ["URL"];
+const OF_OTHER_COMMANDS: [&str; 3] = ["URL", "KEY", "TOKEN"];
 
 /// One source of settings, named as in messages.
 struct Layer {

@@ -10,6 +10,7 @@ mod amqp;
 mod error;
 mod flags;
 mod http;
+mod keys;
 mod layers;
 mod limits;
 mod log;
@@ -33,6 +34,7 @@ pub use self::{
     error::{BadSetting, ConfigError},
     flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
+    keys::{ApiKey, Scope},
     limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
@@ -56,6 +58,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub http: Http,
     pub access: Access,
+    pub keys: Vec<ApiKey>,
     pub namespaces: Namespaces,
 }
 
@@ -109,11 +112,24 @@ impl Config {
             rooms: Rooms::read(from),
             http: Http::read(from, server.dev),
             access: Access::read(from),
+            keys: ApiKey::read_all(from),
             namespaces: Namespaces::read(from, server.dev),
             server,
         };
         config.check(from);
         Ok((config, reader.finish()?))
+    }
+
+    /// Whether anybody at all may connect, read or publish.
+    pub fn is_open(&self) -> bool {
+        let Access {
+            anonymous,
+            token_secrets,
+            token_key_files,
+            ..
+        } = &self.access;
+        let clients = *anonymous || !token_secrets.is_empty() || !token_key_files.is_empty();
+        self.server.dev || clients || !self.keys.is_empty()
     }
 
     /// What one concern asks of another.

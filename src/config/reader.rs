@@ -189,7 +189,21 @@ impl Reader {
         accepted: &str,
         right: impl Fn(&str) -> bool,
     ) -> Vec<String> {
-        self.take(key, Vec::new(), "[]".to_owned(), accepted, |value| {
+        self.texts_or(key, &[], accepted, right)
+    }
+
+    /// As [`Reader::texts`], with another default than none.
+    pub fn texts_or(
+        &mut self,
+        key: &str,
+        default: &[&str],
+        accepted: &str,
+        right: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let shown: Vec<_> = default.iter().map(|text| quoted(text)).collect();
+        let shown = format!("[{}]", shown.join(", "));
+        let default = default.iter().map(|text| (*text).to_owned()).collect();
+        self.take(key, default, shown, accepted, |value| {
             let texts: Vec<_> = match value {
                 Value::Array(_, items) => items
                     .iter()
@@ -214,6 +228,35 @@ impl Reader {
         right: impl Fn(&str) -> bool,
     ) -> Vec<String> {
         let texts = self.texts(key, accepted, right);
+        self.hide(key);
+        texts
+    }
+
+    /// A text that must be set and that nobody may read in a log. `None` if it is not, or not as `parse` takes it.
+    pub fn demanded_secret<T>(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let parse = |value: &Value| parse(value.as_str()?).map(Some);
+        let taken = self.take(key, None, "nothing".to_owned(), accepted, parse);
+        self.hide(key);
+        if find(&self.merged, key).is_none() {
+            let section = key.rsplit_once('.').map_or(key, |(section, _)| section);
+            let origin = find(&self.merged, section).map(|table| self.origin(table));
+            self.wrong.push(BadSetting::Value {
+                origin: origin.unwrap_or_default(),
+                key: key.to_owned(),
+                value: "not set".to_owned(),
+                accepted: accepted.to_owned(),
+            });
+        }
+        taken
+    }
+
+    /// Nobody may read the value that was just taken.
+    fn hide(&mut self, key: &str) {
         let hidden = "(not shown)";
         if let Some(taken) = self.taken.last_mut() {
             taken.secret = true;
@@ -228,7 +271,6 @@ impl Reader {
                 *value = hidden.to_owned();
             }
         }
-        texts
     }
 
     /// The names that are set under `section`; one that is not `right` is a mistake and is left

@@ -9,6 +9,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
+    config::Scope,
     delta::{Epoch, Erasure, MAX_OFFSET, RoomName},
     log::publisher::{PublishError, Published},
 };
@@ -33,6 +34,7 @@ pub async fn one(
     path: Path<(String, String)>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let caller = state.keyholder(request.headers(), Scope::Admin)?;
     let (room, offset) = path.into_inner();
     let parameters = Parameters::of(&request, &["epoch"])?;
     let expected = "the offset of a delta: a whole number from 1, below 2^53";
@@ -41,7 +43,8 @@ pub async fn one(
         .ok()
         .filter(|offset| (1..=MAX_OFFSET).contains(offset))
         .ok_or_else(|| Problem::bad_parameter("offset", &offset, expected))?;
-    erase(&room, Erasure::One(offset), &parameters, &state).await
+    let room = state.touchable(&caller, &room)?;
+    erase(room, Erasure::One(offset), &parameters, &state).await
 }
 
 /// `DELETE /v1/rooms/{room}/deltas`
@@ -50,22 +53,22 @@ pub async fn all(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let caller = state.keyholder(request.headers(), Scope::Admin)?;
     let parameters = Parameters::of(&request, &["before", "epoch"])?;
     let expected = "an offset: a whole number from 1, below 2^53";
     let fits = |offset: &u64| (1..=MAX_OFFSET).contains(offset);
     let before = parameters.parsed("before", expected, fits)?;
     let last = before.map_or(MAX_OFFSET, |before| before - 1);
-    erase(&room, Erasure::Upto(last), &parameters, &state).await
+    let room = state.touchable(&caller, &room)?;
+    erase(room, Erasure::Upto(last), &parameters, &state).await
 }
 
 async fn erase(
-    room: &str,
+    room: RoomName,
     erasure: Erasure,
     parameters: &Parameters,
     state: &State,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
-    let room = state.room(room)?;
     let epoch = state.services.history.epoch(&room);
     let asked = parameters.text("epoch").unwrap_or_default();
     if !asked.is_empty() && *asked != *epoch {

@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
 use crate::{
+    access::{caller::Denied, token::TokenError},
     actors::Progress,
     config::UnknownNamespace,
     delta::{BadJson, BadRoomName, RoomName},
@@ -54,6 +55,9 @@ enum Kind {
     BadIdempotencyKey,
     BadClientId,
     UnsupportedProtocol,
+    Unauthorized,
+    TokenExpired,
+    Forbidden,
     Closed,
     ForeignOrigin,
     NotFound,
@@ -93,6 +97,9 @@ impl Kind {
                 S::BAD_REQUEST,
                 "Unsupported protocol",
             ),
+            Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "Unauthorized"),
+            Self::TokenExpired => ("token-expired", S::UNAUTHORIZED, "Token expired"),
+            Self::Forbidden => ("forbidden", S::FORBIDDEN, "Forbidden"),
             Self::Closed => ("closed", S::FORBIDDEN, "Closed"),
             Self::ForeignOrigin => ("foreign-origin", S::FORBIDDEN, "Foreign origin"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
@@ -200,12 +207,28 @@ impl Problem {
         )
     }
 
+    /// Whoever asks has not shown that it may.
+    pub fn denied(why: Denied) -> Self {
+        let kind = match why {
+            Denied::Token(TokenError::Expired) => Kind::TokenExpired,
+            _ if why.is_unknown() => Kind::Unauthorized,
+            _ => Kind::Forbidden,
+        };
+        let mut problem = Self::new(kind, why.to_string());
+        if why.is_unknown() {
+            let bearer = HeaderValue::from_static("Bearer realm=\"roomwire\"");
+            problem.headers.push((header::WWW_AUTHENTICATE, bearer));
+        }
+        problem
+    }
+
     /// Everything is, unless the server runs for development.
     pub fn closed() -> Self {
         Self::new(
             Kind::Closed,
-            "this is not open on this server; to let everybody on this machine in, start it with \
-             --dev, and to let clients in, set access.token_secrets or access.token_key_files",
+            "this is not open on this server: to let everybody on this machine in, start it with \
+             --dev; to let backends in, add an API key, which `roomwire key new` makes; to let \
+             clients in, set access.token_secrets or access.token_key_files",
         )
     }
 

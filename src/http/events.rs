@@ -12,6 +12,7 @@ use super::{
     routes::State,
 };
 use crate::{
+    access::caller::Caller,
     actors::hub::SessionWire,
     metrics::Transport,
     protocol::{bookmark::SingleRoom, event},
@@ -25,14 +26,17 @@ pub async fn one(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let caller = state.reader(request.headers())?;
     let parameters = Parameters::of(&request, OF_ONE)?;
-    open(&request, &parameters, vec![&room], &state).await
+    open(&request, caller, &parameters, vec![&room], &state).await
 }
 
 pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = state.reader(request.headers())?;
     let parameters = Parameters::with_many(&request, OF_SEVERAL, "room")?;
     open(
         &request,
+        caller,
         &parameters,
         parameters.all("room").collect(),
         &state,
@@ -42,18 +46,19 @@ pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpRes
 
 async fn open(
     request: &HttpRequest,
+    caller: Caller,
     parameters: &Parameters,
     names: Vec<&str>,
     state: &Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
-    let rooms = reading::rooms(state, names)?;
+    let rooms = reading::rooms(state, &caller, names)?;
     let from = reading::from(request, parameters)?;
     let places = reading::places(state, rooms, from).await?;
     let reading = request
         .app_data::<Reading>()
         .ok_or_else(Problem::internal)?;
-    let (reader, wire, retry_ms) = reading.start(request, state, Transport::Events, &places)?;
+    let (reader, wire, retry_ms) =
+        reading.start(request, state, Transport::Events, &caller, &places)?;
     wire.say(event::opening(retry_ms, &reading::bookmark_of(&places)));
     for place in places.iter().filter(|place| place.incomplete) {
         let epoch = state.services.history.epoch(&place.room);

@@ -94,16 +94,16 @@ pub async fn deltas(
     room: Path<String>,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let reader = state.reader(request.headers())?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
-    let room = state.room(&room)?;
+    let room = state.readable(&reader, &room)?;
     let question = question(&parameters)?;
     let wait = wait(&parameters, question)?;
     let asked = parameters.text("epoch").unwrap_or_default();
     let (epoch, mut read) = look(&state, &room, asked, question).await?;
     if read.is_nothing() && !wait.is_zero() {
         let place = Place::behind(&room, &epoch, read.end);
-        polling::hold(&request, &state, &[place], wait).await?;
+        polling::hold(&request, &state, &reader, &[place], wait).await?;
         (_, read) = look(&state, &room, &epoch, question).await?;
     }
     Ok(HttpResponse::Ok()

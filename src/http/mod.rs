@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod connection;
+mod credentials;
 pub mod erase;
 pub mod error;
 pub mod events;

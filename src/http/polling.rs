@@ -17,6 +17,7 @@ use super::{
     routes::State,
 };
 use crate::{
+    access::caller::Caller,
     delta::{Delta, RoomName},
     metrics::Transport,
     protocol::{bookmark::Key, event, session::Recover},
@@ -49,15 +50,15 @@ struct Tail<'a> {
 }
 
 pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let caller = state.reader(request.headers())?;
     let parameters = Parameters::with_many(&request, PARAMETERS, "room")?;
-    let rooms = reading::rooms(&state, parameters.all("room").collect())?;
+    let rooms = reading::rooms(&state, &caller, parameters.all("room").collect())?;
     let from = reading::from(&request, &parameters)?;
     let (limit, wait) = (limit(&parameters)?, wait(&parameters)?);
     let places = reading::places(&state, rooms, from).await?;
     let (mut places, mut found) = read(&state, places, limit).await?;
     if found.is_nothing() && !wait.is_zero() {
-        hold(&request, &state, &places, wait).await?;
+        hold(&request, &state, &caller, &places, wait).await?;
         (places, found) = read(&state, places, limit).await?;
     }
     Ok(found.answer(&places))
@@ -74,13 +75,14 @@ pub fn wait(parameters: &Parameters) -> Result<Duration, Problem> {
 pub async fn hold(
     request: &HttpRequest,
     state: &Data<State>,
+    caller: &Caller,
     places: &[Place],
     wait: Duration,
 ) -> Result<(), Problem> {
     let reading = request
         .app_data::<Reading>()
         .ok_or_else(Problem::internal)?;
-    let (reader, ..) = reading.start(request, state, Transport::Poll, places)?;
+    let (reader, ..) = reading.start(request, state, Transport::Poll, caller, places)?;
     // Either way there is an answer.
     let _ = tokio::time::timeout(wait, reader.any()).await;
     Ok(())

@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use super::{error::Problem, query::Parameters, routes::State};
 use crate::{
+    access::caller::Caller,
+    config::Scope,
     delta::{Epoch, RoomName, compact_json, is_key},
     log::publisher::{NewDelta, PublishError, Published},
     metrics::Intake,
@@ -101,9 +103,9 @@ pub async fn one(
     body: Payload,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let publisher = state.keyholder(request.headers(), Scope::Publish)?;
     Parameters::of(&request, &[])?;
-    let room = state.room(&room)?;
+    let room = state.touchable(&publisher, &room)?;
     let key = idempotency_key(request.headers())?;
     let exclude = excluded_client(request.headers())?;
     let body = collect(
@@ -142,7 +144,7 @@ pub async fn batch(
     body: Payload,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let publisher = state.keyholder(request.headers(), Scope::Publish)?;
     Parameters::of(&request, &[])?;
     let limits = &state.services.publish;
     let body = collect(request.headers(), body, "a batch", limits.max_batch_bytes).await?;
@@ -155,7 +157,7 @@ pub async fn batch(
     }
     let checked: Vec<Result<NewDelta, Problem>> = entries
         .into_iter()
-        .map(|entry| state.checked(entry))
+        .map(|entry| state.checked(&publisher, entry))
         .collect();
     let valid: Vec<NewDelta> = checked.iter().flatten().cloned().collect();
     let span = info_span!("publish", deltas = valid.len(), client = peer(&request));
@@ -190,10 +192,10 @@ pub async fn batch(
 }
 
 impl State {
-    fn checked(&self, entry: &RawValue) -> Result<NewDelta, Problem> {
+    fn checked(&self, publisher: &Caller, entry: &RawValue) -> Result<NewDelta, Problem> {
         let entry: BatchEntry = serde_json::from_str(entry.get())
             .map_err(|error| Problem::bad_batch(entry_error(&error)))?;
-        let room = self.room(&entry.room)?;
+        let room = self.touchable(publisher, &entry.room)?;
         let limit = self.services.publish.max_delta_bytes;
         if entry.data.get().len() > limit {
             return Err(Problem::too_large("a delta", limit));

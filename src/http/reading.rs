@@ -14,14 +14,17 @@ use super::{
     routes::State,
 };
 use crate::{
+    access::caller::Caller,
     actors::{
         follower::{Follow, Follower},
         hub::LocalHub,
     },
     delta::{Epoch, MAX_OFFSET, RoomName},
+    log::publisher::wall_clock_ms,
     metrics::Transport,
     protocol::{
         bookmark::{self, Bookmark, Key, Mark},
+        codes::Disconnect,
         session::Recover,
     },
     rooms::{history::History, sequence::Start, store::StoreError},
@@ -93,12 +96,13 @@ impl Reading {
         Self { hub }
     }
 
-    /// Starts the session of a reader of these places. It ends with what is returned.
+    /// Starts the session of a reader of these places. It ends with what is returned, or when the reader's token does.
     pub fn start(
         &self,
         request: &HttpRequest,
         state: &Data<State>,
         transport: Transport,
+        caller: &Caller,
         places: &[Place],
     ) -> Result<(Reader, Rc<BodyWire>, u64), Problem> {
         let admission = state.admit()?;
@@ -115,8 +119,12 @@ impl Reading {
         let hub = self.hub.clone();
         let follower = Follower::new(rooms, transport, wire.clone(), hub, services, admission);
         let feed = Feed::new(wire.clone());
+        let lasts = caller.lasts(wall_clock_ms() / 1000);
         Follower::create(|ctx| {
             ctx.spawn(feed);
+            if let Some(time) = lasts {
+                ctx.run_later(time, |follower, _| follower.end(Disconnect::EXPIRED));
+            }
             follower
         });
         Ok((Reader::new(wire.clone()), wire, retry_ms))
@@ -132,8 +140,8 @@ pub fn bookmark_of(places: &[Place]) -> Bookmark {
     Bookmark::new(places.iter().map(|place| place.mark).collect())
 }
 
-/// The rooms of a request: the one of its path, or those of its parameters.
-pub fn rooms(state: &State, names: Vec<&str>) -> Result<Vec<RoomName>, Problem> {
+/// The rooms of a request: the one of its path, or those of its parameters. `reader` may read all of them.
+pub fn rooms(state: &State, reader: &Caller, names: Vec<&str>) -> Result<Vec<RoomName>, Problem> {
     let most = bookmark::MAX_ROOMS.min(state.services.limits.max_rooms_per_session);
     if names.is_empty() || names.len() > most {
         let expected = format!("1 to {most} rooms");
@@ -142,7 +150,7 @@ pub fn rooms(state: &State, names: Vec<&str>) -> Result<Vec<RoomName>, Problem> 
     }
     let mut rooms: Vec<RoomName> = Vec::with_capacity(names.len());
     for name in names {
-        let room = state.room(name)?;
+        let room = state.readable(reader, name)?;
         let key = Key::of(room.as_str());
         if rooms.iter().any(|known| Key::of(known.as_str()) == key) {
             return Err(Problem::bad_parameter("room", name, "each room once"));

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::{error::Problem, query::Parameters, routes::State};
-use crate::{access::pattern::Pattern, delta::RoomName};
+use crate::{access::pattern::Pattern, config::Scope, delta::RoomName};
 
 const PARAMETERS: &[&str] = &["match", "after", "limit"];
 const DEFAULT_LIMIT: usize = 100;
@@ -31,7 +31,7 @@ struct Room {
 }
 
 pub async fn list(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
-    state.must_be_open()?;
+    let reader = state.keyholder(request.headers(), Scope::Read)?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let pattern = parameters.text("match").unwrap_or("*").to_owned();
     let after = parameters.text("after").map(RoomName::new).transpose();
@@ -43,7 +43,9 @@ pub async fn list(request: HttpRequest, state: Data<State>) -> Result<HttpRespon
         let wanted = Pattern::new(&pattern);
         let prefix = wanted.prefix();
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        history.rooms(prefix, after.as_ref(), limit, |room| wanted.matches(room))
+        history.rooms(prefix, after.as_ref(), limit, |room| {
+            wanted.matches(room) && reader.may_touch(room).is_ok()
+        })
     });
     let found = match read.await {
         Ok(Ok(found)) => found,

@@ -34,23 +34,16 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing is open unless somebody opened it, and nothing is taken on the way down.
-    pub fn must_be_open(&self) -> Result<(), Problem> {
-        match self.dev {
-            true => self.must_be_up(),
-            false => Err(Problem::closed()),
-        }
-    }
-
     /// Clients may connect, if they can show who they are.
     pub fn must_take_clients(&self) -> Result<(), Problem> {
-        match self.services.access.is_open() {
+        match self.services.access.takes_clients() {
             true => self.must_be_up(),
             false => Err(Problem::closed()),
         }
     }
 
-    fn must_be_up(&self) -> Result<(), Problem> {
+    /// Nothing is taken on the way up and on the way down.
+    pub fn must_be_up(&self) -> Result<(), Problem> {
         if self.life.is_draining() {
             return Err(Problem::draining());
         }

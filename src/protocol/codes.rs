@@ -72,6 +72,8 @@ impl Disconnect {
     pub const CLOSED: Self = Self::new(3000, "connection closed");
     pub const SHUTDOWN: Self = Self::new(3001, "shutdown");
     pub const INTERNAL: Self = Self::new(3004, "internal server error");
+    /// The client's token has ended.
+    pub const EXPIRED: Self = Self::new(3005, "connection expired");
     pub const SLOW: Self = Self::new(3008, "slow");
     pub const INSUFFICIENT_STATE: Self = Self::new(3010, "insufficient state");
     pub const NO_PONG: Self = Self::new(3012, "no pong");
@@ -109,6 +111,7 @@ mod tests {
             Disconnect::CLOSED,
             Disconnect::SHUTDOWN,
             Disconnect::INTERNAL,
+            Disconnect::EXPIRED,
             Disconnect::SLOW,
             Disconnect::INSUFFICIENT_STATE,
             Disconnect::NO_PONG,

@@ -111,6 +111,8 @@ struct Subscription {
 pub struct Session {
     info: ClientInfo,
     grants: Option<Box<Grants>>,
+    /// Shown with the handshake; kept until the client connects.
+    token: Option<Box<str>>,
     connected: bool,
     /// Nothing of the client is handled any more.
     closed: bool,
@@ -120,8 +122,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// `id` is the client's for the life of its connection.
-    pub fn new(id: Uuid, settings: SessionSettings) -> Self {
+    /// `id` is the client's for the life of its connection; `token` is one that came before its `connect`.
+    pub fn new(id: Uuid, token: Option<Box<str>>, settings: SessionSettings) -> Self {
         Self {
             info: ClientInfo {
                 user: Arc::from(""),
@@ -129,6 +131,7 @@ impl Session {
                 info: None,
             },
             grants: None,
+            token,
             connected: false,
             closed: false,
             next_number: 1,
@@ -292,7 +295,12 @@ impl Session {
         if self.connected {
             return Err(Refusal::Close(Disconnect::BAD_REQUEST));
         }
-        match policy.access.client(&request.token, policy.now) {
+        let shown = self.token.take().unwrap_or_default();
+        let token = match request.token.is_empty() {
+            true => &*shown,
+            false => &*request.token,
+        };
+        match policy.access.client(token, policy.now) {
             Ok(client) => {
                 self.info.user = client.user;
                 self.info.info = client.info;

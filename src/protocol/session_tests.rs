@@ -24,7 +24,7 @@ fn namespaces() -> Namespaces {
 }
 
 fn anybody() -> Access {
-    Access::open(&Config::default().access, true).unwrap()
+    Access::open(&Config::default().access, &[], true).unwrap()
 }
 
 fn policy<'a>(namespaces: &'a Namespaces, access: &'a Access) -> Policy<'a> {
@@ -49,7 +49,7 @@ impl Client {
             max_delta_bytes: 16,
         };
         Self {
-            session: Session::new(Uuid::nil(), settings),
+            session: Session::new(Uuid::nil(), None, settings),
             replies: FrameBuilder::default(),
             effects: vec![],
         }

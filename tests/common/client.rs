@@ -21,8 +21,13 @@ pub struct Client {
 impl Client {
     /// A socket on which nothing was said yet.
     pub fn open(server: &Server) -> Self {
+        Self::on(Socket::open(server.address()))
+    }
+
+    /// A socket that was opened in a way of its own.
+    pub fn on(socket: Socket) -> Self {
         Self {
-            socket: Socket::open(server.address()),
+            socket,
             id: String::new(),
             next_command: 1,
             waiting: VecDeque::new(),

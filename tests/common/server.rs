@@ -31,6 +31,7 @@ pub struct Server {
     child: Option<Child>,
     address: SocketAddr,
     listen: String,
+    dev: bool,
     directory: TempDir,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -38,20 +39,26 @@ pub struct Server {
 impl Server {
     /// A server on a free port, whose configuration file holds `config` (TOML).
     pub fn start(config: &str) -> Self {
-        Self::start_at("127.0.0.1:0".into(), config)
+        Self::start_at("127.0.0.1:0".into(), true, config)
+    }
+
+    /// As [`Server::start`], but without `--dev`: nothing is open unless the configuration opens it.
+    pub fn start_closed(config: &str) -> Self {
+        Self::start_at("127.0.0.1:0".into(), false, config)
     }
 
     /// As [`Server::start`], but a restarted server is found at the same port.
     pub fn start_at_fixed_port(config: &str) -> Self {
-        Self::start_at(format!("127.0.0.1:{}", lasting_port()), config)
+        Self::start_at(format!("127.0.0.1:{}", lasting_port()), true, config)
     }
 
-    fn start_at(listen: String, config: &str) -> Self {
+    fn start_at(listen: String, dev: bool, config: &str) -> Self {
         let directory = TempDir::new().expect("a directory for the test");
         let mut server = Self {
             child: None,
             address: ([127, 0, 0, 1], 0).into(),
             listen,
+            dev,
             directory,
             log: Arc::default(),
         };
@@ -70,7 +77,8 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "the server is still running");
         let mut child = Command::new(env!("CARGO_BIN_EXE_roomwire"))
-            .args(["serve", "--dev", "--listen", &self.listen])
+            .args(["serve", "--listen", &self.listen])
+            .args(self.dev.then_some("--dev"))
             .arg("--data")
             .arg(self.data())
             .arg("--config")

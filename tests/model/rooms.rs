@@ -79,7 +79,7 @@ pub fn namespaces() -> Namespaces {
 
 /// Every client may come.
 pub fn access() -> Access {
-    Access::open(&Config::default().access, true).expect("no key file is configured")
+    Access::open(&Config::default().access, &[], true).expect("no key file is configured")
 }
 
 pub enum Message {

@@ -70,7 +70,7 @@ impl Server {
         let hub = id as usize % HUBS;
         self.hubs[hub].table.open(id, wire.clone());
         let session = Session {
-            core: protocol::Session::new(Uuid::from_u128(id.into()), settings),
+            core: protocol::Session::new(Uuid::from_u128(id.into()), None, settings),
             hub,
             wire,
             inbox: VecDeque::new(),

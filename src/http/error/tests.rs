@@ -25,6 +25,11 @@ fn one_of_each() -> Vec<Problem> {
         Problem::bad_idempotency_key(""),
         Problem::bad_client_id("me"),
         Problem::unsupported_protocol("centrifuge-protobuf"),
+        Problem::denied(Denied::NoKey),
+        Problem::denied(Denied::Token(TokenError::Expired)),
+        Problem::denied(Denied::Room {
+            room: RoomName::new("chat:1").unwrap(),
+        }),
         Problem::closed(),
         Problem::foreign_origin("https://evil.example"),
         Problem::not_found("/"),

@@ -26,6 +26,7 @@ use futures_util::SinkExt;
 use self::{pump::Pump, wire::SocketWire};
 use super::{
     connection::Connection,
+    credentials,
     error::Problem,
     routes::{State, WEBSOCKET_PATH},
 };
@@ -64,8 +65,10 @@ pub async fn upgrade(
     let limits = &state.services.limits;
     let wire = Rc::new(SocketWire::new(io.into_inner(), limits.max_outbox_bytes));
     let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
+    let token = credentials::token(request.headers(), state.services.access.cookie());
     let session = Session::new(
         Transport::WebSocket,
+        token,
         wire,
         hub,
         state.services.clone(),

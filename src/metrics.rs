@@ -26,6 +26,13 @@
 //! | `roomwire_log_lag_seconds{partition}` | gauge, seconds | how far the server is behind a shared log |
 //! | `roomwire_log_confirms_total{partition}` | counter | entries that a shared log has confirmed |
 //! | `roomwire_log_confirm_seconds_total{partition}` | counter, seconds | sum of the times that confirms took |
+//! | `roomwire_presence_instances` | gauge | other servers that are known to live |
+//! | `roomwire_presence_events_due` | gauge | events that the backend is not known to have been told |
+//! | `roomwire_presence_events_total` | counter | events that the broker has confirmed to this server |
+//! | `roomwire_presence_dropped_total{what}` | counter | pushes, events and ephemeral messages that were given up |
+//! | `roomwire_bus_connected` | gauge, 0 or 1 | whether messages of other servers come |
+//! | `roomwire_bus_lost_connections_total` | counter | connections to other servers that were lost |
+//! | `roomwire_bus_unreadable_total` | counter | messages of other servers that can't be read |
 //! | `roomwire_ingress_connected` | gauge, 0 or 1 | whether the server waits for other producers' messages |
 //! | `roomwire_ingress_holds` | gauge, 0 or 1 | whether it is the server that takes them in |
 //! | `roomwire_ingress_tenures_total` | counter | how often it has begun to take in |
@@ -36,9 +43,11 @@
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
 
 mod ingress;
+mod presence;
 
 use std::time::Duration;
 
+use self::presence::PresenceFigures;
 use crate::{
     log::{LogStatus, publisher::PublishError, tenure::status::Figures},
     rooms::sequence::Tally,
@@ -147,6 +156,7 @@ pub struct Metrics {
     publish_seconds: Histogram,
     delivery_seconds: Histogram,
     log: LogFigures,
+    presence: PresenceFigures,
     ingress: ingress::Ingress,
 }
 
@@ -284,6 +294,7 @@ impl Metrics {
                 &DELIVERY_BUCKETS,
             ),
             log: LogFigures::new(on),
+            presence: PresenceFigures::new(on),
             ingress: ingress::Ingress::new(on),
             registry,
         }
@@ -394,6 +405,11 @@ impl Metrics {
         self.replay_hits.inc_by(tally.replay_hits);
         self.replay_misses.inc_by(tally.replay_misses);
         self.replayed_deltas.inc_by(tally.replayed_deltas);
+    }
+
+    /// Those of presence and of the way to other servers.
+    pub fn presence(&self) -> &PresenceFigures {
+        &self.presence
     }
 
     pub fn publish_took(&self, time: Duration) {

@@ -74,6 +74,7 @@ impl Follower {
                 start: start.clone(),
                 must_recover: false,
                 join_leave: false,
+                is_named: false,
                 info: None,
             };
             match subscribing::subscribe(&self.services, &self.hub, room, join) {

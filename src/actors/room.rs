@@ -18,14 +18,22 @@ use tracing::{error, warn};
 use super::{
     Reach, Services,
     hub::{Hub, RoomFailed, Work},
+    presence::PresenceNews,
     registry::{RoomRef, Ticket},
 };
 use crate::{
     delta::{Delta, Erasure, RoomName},
-    protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
+    presence::{
+        entry::Count,
+        members::{Arrival, Push},
+    },
+    protocol::{
+        frame::FRAME_TARGET_BYTES,
+        reply::{self, ClientInfo},
+    },
     rooms::{
         history::{Page, PageLimit},
-        sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Wait},
         store::StoreError,
     },
 };
@@ -141,6 +149,8 @@ pub struct Room {
     hubs: Vec<(HubId, Addr<Hub>)>,
     /// Hubs that are busy with what the room sent last.
     under_way: Vec<(HubId, oneshot::Receiver<()>)>,
+    /// What presence knows of clients who are only counted.
+    counted: Count,
     retiring: Option<SpawnHandle>,
     retired: bool,
 }
@@ -161,6 +171,7 @@ impl Room {
             services,
             hubs: Vec::new(),
             under_way: Vec::new(),
+            counted: Count::default(),
             retiring: None,
             retired: false,
         }
@@ -216,6 +227,40 @@ impl Room {
         ctx.spawn(caught_up.into_actor(self));
     }
 
+    /// Says who came and went, and passes on what clients are to be told of it.
+    fn tell_presence(&mut self) {
+        for news in self.sequence.take_news() {
+            match news {
+                Membership::Came { sub, info } => {
+                    let (arrival, pushes) = self.services.presence.come(&self.name, &info);
+                    self.pass_on(pushes);
+                    if arrival == Arrival::Known {
+                        let frame = reply::join_frame(&self.name, &info);
+                        self.sequence.own_join(sub, frame);
+                    }
+                }
+                Membership::Went { client } => {
+                    let pushes = self.services.presence.go(&self.name, client);
+                    self.pass_on(pushes);
+                }
+            }
+        }
+        let count = self.sequence.count();
+        if count != self.counted {
+            self.counted = count;
+            self.services.presence.count(&self.name, count);
+        }
+    }
+
+    fn pass_on(&mut self, pushes: Vec<Push>) {
+        for push in pushes {
+            self.sequence.membership(match push {
+                Push::Join(info) => reply::join_frame(&self.name, &info),
+                Push::Leave(info) => reply::leave_frame(&self.name, &info),
+            });
+        }
+    }
+
     fn unreadable(&mut self, sub: SubId, error: &dyn std::error::Error) -> Option<Wait> {
         error!(room.name = %self.name, %error, "history can't be read");
         self.sequence.failed(sub);
@@ -224,6 +269,7 @@ impl Room {
 
     /// Sends what is due, and counts.
     fn flush(&mut self, cx: &mut TaskContext<'_>, room: &RoomRef) {
+        self.tell_presence();
         loop {
             let sequence = &mut self.sequence;
             self.under_way.retain_mut(|(hub, done)| {
@@ -312,6 +358,8 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.services.metrics.room_stopped();
         if !self.retired {
+            // Before another life of the room can begin and say who is there.
+            self.services.presence.room_ended(&self.name);
             self.services.registry.forget(&self.name, self.key);
             self.services.hubs.room_failed(&RoomFailed {
                 name: self.name.clone(),
@@ -392,8 +440,10 @@ impl Handler<Ask> for Room {
     fn handle(&mut self, message: Ask, _: &mut Self::Context) {
         let (id, hub) = message.hub;
         self.knows(id, hub);
-        self.sequence
-            .presence(message.session, id, message.command, message.stats);
+        self.tell_presence();
+        let presence = &self.services.presence;
+        let frame = presence.answer(&self.name, message.command, message.stats);
+        self.sequence.answer(message.session, id, frame);
         drop(message.ticket);
     }
 }
@@ -420,6 +470,16 @@ impl Handler<Ephemeral> for Room {
 
     fn handle(&mut self, Ephemeral { data, info }: Ephemeral, ctx: &mut Self::Context) {
         self.sequence.ephemeral(&data, &info);
+        self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<PresenceNews> for Room {
+    type Result = ();
+
+    fn handle(&mut self, PresenceNews: PresenceNews, ctx: &mut Self::Context) {
+        let pushes = self.services.presence.pushes(&self.name);
+        self.pass_on(pushes);
         self.hold_if_congested(ctx);
     }
 }

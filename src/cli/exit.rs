@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    amqp::topology::TopologyError,
+    amqp::{ingress::put_away::PutAwayError, topology::TopologyError},
     client::{http::HttpError, socket::SocketError},
 };
 
@@ -48,6 +48,13 @@ impl Exit {
             return match error {
                 TopologyError::Forbidden { .. } => Self::Refused,
                 TopologyError::Connect(error) if error.is_refused() => Self::Refused,
+                error if error.is_permanent() => Self::Failed,
+                _ => Self::Away,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<PutAwayError>() {
+            return match error {
+                error if error.is_refused() => Self::Refused,
                 error if error.is_permanent() => Self::Failed,
                 _ => Self::Away,
             };

@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod log;
 mod namespaces;
+mod presence;
 mod publish;
 mod reader;
 mod rooms;
@@ -38,6 +39,7 @@ pub use self::{
     limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
     namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
+    presence::Presence,
     publish::Publish,
     reader::Shown,
     rooms::Rooms,
@@ -56,6 +58,7 @@ pub struct Config {
     pub storage: Storage,
     pub amqp: Amqp,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub http: Http,
     pub access: Access,
     pub keys: Vec<ApiKey>,
@@ -110,6 +113,7 @@ impl Config {
             storage: Storage::read(from),
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
+            presence: Presence::read(from),
             http: Http::read(from, server.dev),
             access: Access::read(from),
             keys: ApiKey::read_all(from),

@@ -23,8 +23,11 @@ pub struct Namespace {
     pub client_publish: ClientPublish,
     /// What one session may publish in a second.
     pub client_publish_rate: u32,
+    /// Clients may ask who is in a room, and not only how many.
     pub presence: bool,
     pub join_leave: bool,
+    /// The backend hears of rooms that are occupied and vacated.
+    pub events: bool,
 }
 
 /// Who may follow a room. A client's token may open more; see `access/rules.rs`.
@@ -102,6 +105,11 @@ impl Namespaces {
         kept.max().unwrap_or_default()
     }
 
+    /// Whether the backend hears of some room.
+    pub fn have_events(&self) -> bool {
+        self.by_name.values().any(|namespace| namespace.events)
+    }
+
     /// The namespace that a room belongs to.
     pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
         self.by_name
@@ -166,6 +174,7 @@ impl Namespace {
             client_publish_rate: from.number(&key("client_publish_rate"), 10, 1..=1000),
             presence: from.switch(&key("presence"), false),
             join_leave: from.switch(&key("join_leave"), false),
+            events: from.switch(&key("events"), false),
         }
     }
 }

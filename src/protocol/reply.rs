@@ -92,12 +92,12 @@ pub struct Subscribed<'a> {
 
 /// Clients of a room by id.
 #[derive(Debug)]
-pub struct Presence<'a>(pub Vec<&'a ClientInfo>);
+pub struct Presence<'a>(pub &'a [ClientInfo]);
 
 impl Serialize for Presence<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for info in &self.0 {
+        for info in self.0 {
             map.serialize_entry(&info.id.hyphenated().to_string(), info)?;
         }
         map.end()
@@ -305,7 +305,7 @@ mod tests {
         let line = br#"{"id":5,"unsubscribe":{}}"#;
         assert_eq!(reply_frame(5, &Outcome::Unsubscribe {}), text(line));
         let outcome = Outcome::Presence {
-            presence: Presence(vec![]),
+            presence: Presence(&[]),
         };
         assert_eq!(
             reply_frame(6, &outcome),

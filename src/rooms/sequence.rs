@@ -14,10 +14,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{answers::Answers, lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, Erasure, RoomName},
+    presence::entry::Count,
     protocol::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
@@ -60,8 +62,17 @@ pub struct Join {
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
     pub join_leave: bool,
-    /// Who it is, where the room keeps presence.
+    /// Has a user, and is not anonymous.
+    pub is_named: bool,
+    /// Who it is, where the room's members are known by name.
     pub info: Option<ClientInfo>,
+}
+
+/// Who came to the room or left it, where its members are known by name. In the order of the ops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    Came { sub: SubId, info: ClientInfo },
+    Went { client: Uuid },
 }
 
 /// Where a subscription begins.
@@ -120,7 +131,6 @@ struct Replay {
     /// It comes back to a position. Else it asks for what is kept, and nothing can be missing.
     recovers: bool,
     must_recover: bool,
-    join_leave: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +138,9 @@ struct Subscriber {
     hub: HubId,
     format: Format,
     phase: Phase,
+    is_named: bool,
+    /// Wants pushes about who joins and leaves.
+    join_leave: bool,
     info: Option<Box<ClientInfo>>,
 }
 
@@ -149,6 +162,8 @@ pub struct Sequence {
     lanes: Lanes,
     tail: Tail,
     tally: Tally,
+    count: Count,
+    news: Vec<Membership>,
 }
 
 impl Sequence {
@@ -163,6 +178,8 @@ impl Sequence {
             lanes: Lanes::new(ids),
             tail: Tail::default(),
             tally: Tally::default(),
+            count: Count::default(),
+            news: Vec::new(),
         }
     }
 
@@ -225,6 +242,8 @@ impl Sequence {
                 hub,
                 format,
                 phase: Phase::Joining,
+                is_named: join.is_named,
+                join_leave: join.join_leave,
                 info: join.info.map(Box::new),
             },
         );
@@ -235,13 +254,12 @@ impl Sequence {
                 unanswered: Some(join.command),
                 recovers,
                 must_recover: join.must_recover,
-                join_leave: join.join_leave,
             })
         };
         match join.start {
             Start::Now => {
                 let frame = self.answers(format).fresh(join.command, self.position);
-                self.attach(sub, frame, join.join_leave);
+                self.attach(sub, frame);
                 None
             }
             Start::Behind(recover) => {
@@ -333,7 +351,6 @@ impl Sequence {
         let replay = self.replay_mut(sub)?;
         let from = std::mem::replace(&mut replay.cursor, cursor);
         let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
-        let join_leave = replay.join_leave;
         let answers = self.answers(self.subscribers.get(&sub)?.format);
         let frame = match unanswered {
             Some(command) => answers.begun(command, from, recovers, &deltas),
@@ -342,7 +359,7 @@ impl Sequence {
         self.tally.replay_hits += u64::from(unanswered.is_some() && recovers);
         if complete {
             self.tail.end();
-            self.attach(sub, frame, join_leave);
+            self.attach(sub, frame);
         } else {
             self.push_op(sub, Op::Page { sub, frame });
             self.push_op(sub, Op::Credit { sub });
@@ -395,14 +412,37 @@ impl Sequence {
         self.forget(sub);
     }
 
-    /// Answers who is here, or how many.
-    pub fn presence(&mut self, session: u64, hub: HubId, command: u32, stats: bool) {
-        let present: Vec<&ClientInfo> = self
-            .subscribers
-            .values()
-            .filter_map(|s| s.info.as_deref())
-            .collect();
-        let frame = answers::presence(command, present, stats);
+    /// Who came and went since the last call, where members are known by name.
+    pub fn take_news(&mut self) -> Vec<Membership> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How many follow the room who are not known by name.
+    pub fn count(&self) -> Count {
+        self.count
+    }
+
+    /// Tells those who asked for it that somebody joined or left.
+    pub fn membership(&mut self, frame: Bytes) {
+        if self.lanes.have_audience(Format::Frames) {
+            self.lanes.membership(frame);
+        }
+    }
+
+    /// Tells one of them that it has joined, if it asked to be told.
+    pub fn own_join(&mut self, sub: SubId, frame: Bytes) {
+        if let Some(subscriber) = self.subscribers.get(&sub)
+            && matches!(subscriber.phase, Phase::Live)
+            && subscriber.join_leave
+        {
+            let session = sub.session;
+            self.lanes
+                .push(subscriber.hub, Op::Reply { session, frame });
+        }
+    }
+
+    /// A frame for one session, behind what the room has for it already.
+    pub fn answer(&mut self, session: u64, hub: HubId, frame: Bytes) {
         self.lanes.push(hub, Op::Reply { session, frame });
     }
 
@@ -432,7 +472,7 @@ impl Sequence {
         let answers = self.answers(self.format(sub));
         let command = replay.unanswered.unwrap_or_default();
         let frame = answers.begun(command, offset, replay.recovers, &[]);
-        self.attach(sub, frame, replay.join_leave);
+        self.attach(sub, frame);
         None
     }
 
@@ -471,10 +511,10 @@ impl Sequence {
         }
         let answers = self.answers(self.format(sub));
         let frame = answers.unrecovered(command, self.position);
-        self.attach(sub, frame, replay.join_leave);
+        self.attach(sub, frame);
     }
 
-    fn attach(&mut self, sub: SubId, frame: Bytes, join_leave: bool) {
+    fn attach(&mut self, sub: SubId, frame: Bytes) {
         let Some(subscriber) = self.subscribers.get_mut(&sub) else {
             return;
         };
@@ -482,11 +522,15 @@ impl Sequence {
         let op = Op::Attach {
             sub,
             frame,
-            join_leave,
+            join_leave: subscriber.join_leave,
         };
         self.lanes.attach(subscriber.hub, subscriber.format, op);
-        if let Some(info) = &subscriber.info {
-            self.lanes.membership(reply::join_frame(&self.room, info));
+        match subscriber.info.as_deref().cloned() {
+            Some(info) => self.news.push(Membership::Came { sub, info }),
+            None => {
+                self.count.clients += 1;
+                self.count.anonymous += u32::from(!subscriber.is_named);
+            }
         }
     }
 
@@ -503,9 +547,12 @@ impl Sequence {
         match subscriber.phase {
             Phase::Live => {
                 self.lanes.detach(subscriber.hub);
-                // Only who was announced is said to leave.
-                if let Some(info) = subscriber.info {
-                    self.lanes.membership(reply::leave_frame(&self.room, &info));
+                match subscriber.info {
+                    Some(info) => self.news.push(Membership::Went { client: info.id }),
+                    None => {
+                        self.count.clients -= 1;
+                        self.count.anonymous -= u32::from(!subscriber.is_named);
+                    }
                 }
             }
             Phase::Replaying(_) => self.tail.end(),

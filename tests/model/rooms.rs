@@ -7,11 +7,14 @@ use roomwire::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, Erasure, RoomName},
-    protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
+    protocol::{
+        frame::FRAME_TARGET_BYTES,
+        reply::{self, ClientInfo},
+    },
     rooms::{
         history::{History, Page, PageLimit},
         retention::Retention,
-        sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Wait},
         store::StoreError,
     },
 };
@@ -216,6 +219,16 @@ impl Life {
             return Vec::new();
         };
         self.done.drain(..).for_each(|hub| sequence.hub_done(hub));
+        // Whom presence tells what is tested with presence; here it is told at once.
+        for news in sequence.take_news() {
+            sequence.membership(match news {
+                Membership::Came { info, .. } => reply::join_frame(&self.name, &info),
+                Membership::Went { client } => {
+                    let (user, id, info) = ("".into(), client, None);
+                    reply::leave_frame(&self.name, &ClientInfo { user, id, info })
+                }
+            });
+        }
         sequence.next_for_hubs()
     }
 

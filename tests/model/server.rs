@@ -320,6 +320,7 @@ impl Server {
                     start: recover.map_or(Start::Now, Start::Behind),
                     must_recover,
                     join_leave,
+                    is_named: false,
                     info: presence.then(|| core.info().clone()),
                 };
                 let last_room = &mut self.last_room;

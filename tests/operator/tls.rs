@@ -101,10 +101,10 @@ fn a_broker_is_spoken_to_with_tls_if_a_known_ca_has_signed_its_certificate() {
 
     let server = instance(&format!("{url}\"]\nca_file = \"{path}\"\n#"), &prefix);
     server.publish("lobby", "1");
-    // Two for each partition, one that watches the generations, one that takes in.
-    eventually("the six connections that the manual counts", || {
+    // Two for each partition, one that watches the generations, one that takes in, one to the bus.
+    eventually("the seven connections that the manual counts", || {
         let connections = broker.ctl(&["list_connections", "--silent", "name", "ssl"]);
         let with_tls = connections.lines().filter(|line| line.ends_with("true"));
-        (with_tls.count() == 6).then_some(())
+        (with_tls.count() == 7).then_some(())
     });
 }

@@ -6,8 +6,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     delta::{Delta, RoomName},
+    presence::{core::TooMany, members::Stats},
     protocol::{
         bookmark::SingleRoom,
+        codes::ErrorCode,
         event,
         format::Format,
         frame::FrameBuilder,
@@ -97,20 +99,24 @@ impl Answers<'_> {
     }
 }
 
-/// The answer to `presence` or `presence_stats` in a room where these clients are.
-pub fn presence(command: u32, present: Vec<&ClientInfo>, stats: bool) -> Bytes {
-    let outcome = if stats {
-        let mut users: Vec<&str> = present.iter().map(|info| &*info.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        Outcome::PresenceStats {
-            num_clients: present.len(),
-            num_users: users.len(),
-        }
-    } else {
-        Outcome::Presence {
+/// The answer to `presence_stats`.
+pub fn presence_stats(command: u32, stats: Stats) -> Bytes {
+    let outcome = Outcome::PresenceStats {
+        num_clients: stats.clients,
+        num_users: stats.users,
+    };
+    reply::reply_frame(command, &outcome)
+}
+
+/// The answer to `presence` in a room where these clients are, or too many.
+pub fn presence(command: u32, present: Result<Vec<ClientInfo>, TooMany>) -> Bytes {
+    let outcome = match &present {
+        Ok(present) => Outcome::Presence {
             presence: Presence(present),
-        }
+        },
+        Err(TooMany) => Outcome::Error(
+            ErrorCode::NOT_AVAILABLE.because("too many are in the room; ask for presence_stats"),
+        ),
     };
     reply::reply_frame(command, &outcome)
 }

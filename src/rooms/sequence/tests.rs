@@ -26,6 +26,7 @@ fn fresh(session: u64) -> Join {
         start: Start::Now,
         must_recover: false,
         join_leave: false,
+        is_named: false,
         info: None,
     }
 }
@@ -246,39 +247,71 @@ fn an_unsubscribe_is_answered_even_if_the_room_was_first() {
     assert_eq!(given(&mut room, 3), ["reply done"]);
 }
 
-#[test]
-fn members_see_who_joins_and_leaves_and_the_joiner_itself() {
-    let member = |session| Join {
+fn member(session: u64) -> Join {
+    Join {
         join_leave: true,
         info: Some(someone(session)),
         ..fresh(session)
-    };
-    let mut room = room_at(0);
-    room.join(member(1));
-    room.join(member(2));
-    room.leave(sub(1), HUB, None);
-    let order = [
-        "attach 1 at 0",
-        "all join",
-        "attach 2 at 0",
-        "all join",
-        "detach 1 ",
-        "all leave",
-    ];
-    assert_eq!(given(&mut room, HUB), order);
+    }
 }
 
 #[test]
-fn whoever_was_never_announced_is_not_said_to_leave() {
+fn who_came_and_went_is_known_once_they_follow_the_room() {
     let mut room = room_at(5);
-    room.join(fresh(2));
+    room.join(member(1));
     room.join(Join {
-        info: Some(someone(1)),
-        ..from(1, 3)
+        info: Some(someone(2)),
+        ..from(2, 3)
     });
     room.leave(sub(1), HUB, None);
-    let ops = given(&mut room, HUB);
-    assert!(!ops.iter().any(|op| op.starts_with("all")), "{ops:?}");
+    // Session 2 was replaying all the time.
+    room.leave(sub(2), HUB, None);
+    let came = Membership::Came {
+        sub: sub(1),
+        info: someone(1),
+    };
+    let client = someone(1).id;
+    assert_eq!(room.take_news(), [came, Membership::Went { client }]);
+    assert_eq!(room.take_news(), []);
+}
+
+#[test]
+fn those_who_are_not_known_by_name_are_counted_while_they_follow_the_room() {
+    let mut room = room_at(5);
+    room.join(fresh(1));
+    room.join(Join {
+        is_named: true,
+        ..fresh(2)
+    });
+    room.join(from(3, 3));
+    room.join(member(4));
+    let count = |clients, anonymous| Count {
+        clients,
+        anonymous,
+        is_large: false,
+    };
+    assert_eq!(room.count(), count(2, 1));
+    room.leave(sub(1), HUB, None);
+    room.leave(sub(3), HUB, None);
+    assert_eq!(room.count(), count(1, 0));
+}
+
+#[test]
+fn a_joiner_is_told_of_itself_behind_its_reply_and_never_after_it_left() {
+    let mut room = room_at(0);
+    let joined = || reply::join_frame(&name(), &someone(1));
+    room.join(member(1));
+    room.own_join(sub(1), joined());
+    room.membership(joined());
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 at 0", "reply join", "all join"]
+    );
+    room.hub_done(HUB);
+    room.leave(sub(1), HUB, None);
+    room.own_join(sub(1), joined());
+    room.membership(joined());
+    assert_eq!(given(&mut room, HUB), ["detach 1 "]);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
+pub use self::logs::amqp_settings;
 use crate::{
     access::{Access, keyset::KeyFileError},
     actors::{

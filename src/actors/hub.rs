@@ -20,7 +20,10 @@ use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{registry::RoomRef, room::Credit};
+use super::{
+    registry::RoomRef,
+    room::{Credit, Skipped},
+};
 use crate::{
     config::Limits,
     delta::RoomName,
@@ -51,6 +54,8 @@ pub enum News {
 /// What a hub asks of a session's wire beyond writing.
 pub trait SessionWire {
     fn push(&self, frame: &Bytes);
+    /// So much waits that the wire would soon be closed if it got `bytes` more.
+    fn is_behind(&self, bytes: usize) -> bool;
     fn can_take_page(&self) -> bool;
     fn subscription_ended(&self, number: u32);
     /// The room has failed: whoever is subscribed to it, or about to be, must come back.
@@ -68,6 +73,10 @@ pub trait SessionWire {
 impl Wire for Rc<dyn SessionWire> {
     fn push(&self, frame: &Bytes) {
         (**self).push(frame);
+    }
+
+    fn is_behind(&self, bytes: usize) -> bool {
+        (**self).is_behind(bytes)
     }
 
     fn can_take_page(&self) -> bool {
@@ -236,6 +245,11 @@ impl Hub {
                 } => {
                     self.metrics.delivered(deliveries as usize);
                     self.metrics.delivery_took(age(stamped));
+                }
+                Notice::Skipped(room, sub) => {
+                    self.metrics.slow_skip();
+                    // One a subscription.
+                    room.addr.do_send(Skipped(sub));
                 }
                 Notice::Credit(..) => {}
             }

@@ -19,6 +19,7 @@ pub mod dispatch;
 pub mod follower;
 pub mod hub;
 pub mod life;
+mod passing;
 pub mod presence;
 pub mod registry;
 pub mod room;

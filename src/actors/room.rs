@@ -33,7 +33,7 @@ use crate::{
     },
     rooms::{
         history::{Page, PageLimit},
-        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Passing, Sequence, SubId, Wait},
         store::StoreError,
     },
 };
@@ -88,6 +88,11 @@ pub struct Deltas(pub Vec<Arc<Delta>>);
 #[rtype(result = "()")]
 pub struct Erase(pub Erasure);
 
+/// A delta of a room that stores nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Pass(pub Passing);
+
 /// Something that is delivered and not stored.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -100,6 +105,11 @@ pub struct Ephemeral {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Credit(pub SubId);
+
+/// A subscriber was taken out, as its wire is too far behind.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Skipped(pub SubId);
 
 /// Everything up to `offset` is in this mailbox, in front of this.
 #[derive(Message)]
@@ -164,8 +174,9 @@ impl Room {
     pub(super) fn new(name: RoomName, key: u64, services: Arc<Services>) -> Self {
         services.metrics.room_started();
         let epoch = services.history.epoch(&name);
+        let terms = services.terms(&name);
         Self {
-            sequence: Sequence::new(name.clone(), epoch, 0),
+            sequence: Sequence::new(name.clone(), epoch, 0).on(terms),
             name,
             key,
             services,
@@ -345,7 +356,8 @@ impl Actor for Room {
         // The room is registered: what is ordered from here on reaches it, what was before is in history.
         let history = &self.services.history;
         let (epoch, position) = (history.epoch(&self.name), history.durable(&self.name));
-        self.sequence = Sequence::new(self.name.clone(), epoch, position);
+        let terms = self.services.terms(&self.name);
+        self.sequence = Sequence::new(self.name.clone(), epoch, position).on(terms);
         let room = RoomRef {
             key: self.key,
             addr: ctx.address(),
@@ -462,6 +474,23 @@ impl Handler<Erase> for Room {
 
     fn handle(&mut self, Erase(erasure): Erase, _: &mut Self::Context) {
         self.sequence.erase(erasure);
+    }
+}
+
+impl Handler<Pass> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Pass(passing): Pass, ctx: &mut Self::Context) {
+        self.sequence.pass(&passing);
+        self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<Skipped> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Skipped(sub): Skipped, _: &mut Self::Context) {
+        self.sequence.skipped(sub);
     }
 }
 

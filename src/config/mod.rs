@@ -38,7 +38,9 @@ pub use self::{
     keys::{ApiKey, Scope},
     limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
+    namespaces::{
+        ClientPublish, History, Namespace, Namespaces, RoomAccess, Slow, UnknownNamespace,
+    },
     presence::Presence,
     publish::Publish,
     reader::Shown,

@@ -16,6 +16,7 @@
 //! | `roomwire_deltas_in_total{result}` | counter | deltas from publishers |
 //! | `roomwire_deltas_out_total` | counter | deliveries |
 //! | `roomwire_slow_disconnects_total` | counter | sessions closed for not reading |
+//! | `roomwire_slow_skips_total` | counter | subscriptions taken out of their rooms for not reading |
 //! | `roomwire_replays_total{result}` | counter | returning clients, `hit` or `miss` |
 //! | `roomwire_replayed_deltas_total` | counter | deltas that replays sent |
 //! | `roomwire_publish_seconds` | histogram, seconds | publishing |
@@ -106,6 +107,10 @@ pub enum Intake {
     NoSpace,
     /// Safe in a shared log, and not read back in time.
     Unplaced,
+    /// For a room that stores nothing: handed to whoever is there.
+    Passed,
+    /// For a room that stores nothing, and that had no place for it.
+    Dropped,
 }
 
 impl From<&PublishError> for Intake {
@@ -148,8 +153,11 @@ pub struct Metrics {
     unknown: IntCounter,
     no_space: IntCounter,
     unplaced: IntCounter,
+    passed: IntCounter,
+    dropped: IntCounter,
     deltas_out: IntCounter,
     slow_disconnects: IntCounter,
+    slow_skips: IntCounter,
     replay_hits: IntCounter,
     replay_misses: IntCounter,
     replayed_deltas: IntCounter,
@@ -268,6 +276,8 @@ impl Metrics {
             unknown: deltas_in.with_label_values(&["unknown"]),
             no_space: deltas_in.with_label_values(&["no_space"]),
             unplaced: deltas_in.with_label_values(&["unplaced"]),
+            passed: deltas_in.with_label_values(&["passed"]),
+            dropped: deltas_in.with_label_values(&["dropped"]),
             deltas_out: counter(
                 on,
                 "deltas_out_total",
@@ -277,6 +287,11 @@ impl Metrics {
                 on,
                 "slow_disconnects_total",
                 "Sessions that were closed because they did not read",
+            ),
+            slow_skips: counter(
+                on,
+                "slow_skips_total",
+                "Subscriptions that were taken out of their rooms, as they did not read",
             ),
             replay_hits: replays.with_label_values(&["hit"]),
             replay_misses: replays.with_label_values(&["miss"]),
@@ -361,6 +376,10 @@ impl Metrics {
         }
     }
 
+    pub fn slow_skip(&self) {
+        self.slow_skips.inc();
+    }
+
     pub fn slow_disconnect(&self) {
         self.slow_disconnects.inc();
     }
@@ -390,6 +409,8 @@ impl Metrics {
             Intake::Unknown => &self.unknown,
             Intake::NoSpace => &self.no_space,
             Intake::Unplaced => &self.unplaced,
+            Intake::Passed => &self.passed,
+            Intake::Dropped => &self.dropped,
         };
         counter.inc_by(count as u64);
     }

@@ -8,7 +8,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Duration,
 };
 
 use actix::{fut::ActorFuture, prelude::*};
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::{
-    Services,
+    Reach, Services,
     hub::{Hub, RoomFailed, Work},
     presence::PresenceNews,
     registry::{RoomRef, Ticket},
@@ -34,7 +33,7 @@ use crate::{
     },
     rooms::{
         history::{Page, PageLimit},
-        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Passing, Sequence, SubId, Wait},
         store::StoreError,
     },
 };
@@ -47,9 +46,6 @@ const PAGE: PageLimit = PageLimit {
     deltas: 1000,
     bytes: FRAME_TARGET_BYTES,
 };
-
-/// How long a client's position may lie ahead of the room. Below the 5 s after which SDKs give up on a reply.
-const CATCH_UP: Duration = Duration::from_secs(4);
 
 /// A client subscribes.
 #[derive(Message)]
@@ -92,6 +88,11 @@ pub struct Deltas(pub Vec<Arc<Delta>>);
 #[rtype(result = "()")]
 pub struct Erase(pub Erasure);
 
+/// A delta of a room that stores nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Pass(pub Passing);
+
 /// Something that is delivered and not stored.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -105,6 +106,11 @@ pub struct Ephemeral {
 #[rtype(result = "()")]
 pub struct Credit(pub SubId);
 
+/// A subscriber was taken out, as its wire is too far behind.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Skipped(pub SubId);
+
 /// Everything up to `offset` is in this mailbox, in front of this.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -117,6 +123,11 @@ struct CaughtUp {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Behind(SubId);
+
+/// The log ends before the position that a client waits for.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Beyond(SubId);
 
 /// A page was read from history, or could not be.
 #[derive(Message)]
@@ -163,8 +174,9 @@ impl Room {
     pub(super) fn new(name: RoomName, key: u64, services: Arc<Services>) -> Self {
         services.metrics.room_started();
         let epoch = services.history.epoch(&name);
+        let terms = services.terms(&name);
         Self {
-            sequence: Sequence::new(name.clone(), epoch, 0),
+            sequence: Sequence::new(name.clone(), epoch, 0).on(terms),
             name,
             key,
             services,
@@ -214,18 +226,13 @@ impl Room {
         ctx.spawn(found.into_actor(self));
     }
 
-    fn wait_position(&mut self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
-        // Another server may have read a shared log further than this one.
-        if offset > self.services.history.durable(&self.name) && !self.services.is_shared() {
-            self.sequence.ahead(sub);
-            return;
-        }
-        let (mut dispatched, addr) = (self.services.dispatched(&self.name), ctx.address());
+    fn wait_position(&self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
+        let (services, name, addr) = (self.services.clone(), self.name.clone(), ctx.address());
         let caught_up = async move {
-            let reached = dispatched.wait_for(|&upto| upto >= offset);
-            match tokio::time::timeout(CATCH_UP, reached).await {
-                Ok(Ok(_)) => addr.do_send(CaughtUp { sub, offset }),
-                _ => addr.do_send(Behind(sub)),
+            match services.reach(&name, offset).await {
+                Reach::Reached => addr.do_send(CaughtUp { sub, offset }),
+                Reach::Beyond => addr.do_send(Beyond(sub)),
+                Reach::Behind => addr.do_send(Behind(sub)),
             }
         };
         ctx.spawn(caught_up.into_actor(self));
@@ -349,7 +356,8 @@ impl Actor for Room {
         // The room is registered: what is ordered from here on reaches it, what was before is in history.
         let history = &self.services.history;
         let (epoch, position) = (history.epoch(&self.name), history.durable(&self.name));
-        self.sequence = Sequence::new(self.name.clone(), epoch, position);
+        let terms = self.services.terms(&self.name);
+        self.sequence = Sequence::new(self.name.clone(), epoch, position).on(terms);
         let room = RoomRef {
             key: self.key,
             addr: ctx.address(),
@@ -469,6 +477,23 @@ impl Handler<Erase> for Room {
     }
 }
 
+impl Handler<Pass> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Pass(passing): Pass, ctx: &mut Self::Context) {
+        self.sequence.pass(&passing);
+        self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<Skipped> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Skipped(sub): Skipped, _: &mut Self::Context) {
+        self.sequence.skipped(sub);
+    }
+}
+
 impl Handler<Ephemeral> for Room {
     type Result = ();
 
@@ -511,6 +536,14 @@ impl Handler<Behind> for Room {
     fn handle(&mut self, Behind(sub): Behind, _: &mut Self::Context) {
         warn!(room.name = %self.name, "the rooms are far behind the log");
         self.sequence.failed(sub);
+    }
+}
+
+impl Handler<Beyond> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Beyond(sub): Beyond, _: &mut Self::Context) {
+        self.sequence.ahead(sub);
     }
 }
 

@@ -299,6 +299,10 @@ impl SessionWire for Recorder {
         self.came.notify_one();
     }
 
+    fn is_behind(&self, _: usize) -> bool {
+        self.busy.get()
+    }
+
     fn can_take_page(&self) -> bool {
         !self.busy.get()
     }

@@ -62,6 +62,7 @@ enum Kind {
     ForeignOrigin,
     NotFound,
     NoSuchDelta,
+    NotStored,
     MethodNotAllowed,
     TooLarge,
     TooManyDeltas,
@@ -104,6 +105,7 @@ impl Kind {
             Self::ForeignOrigin => ("foreign-origin", S::FORBIDDEN, "Foreign origin"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
             Self::NoSuchDelta => ("no-such-delta", S::NOT_FOUND, "No such delta"),
+            Self::NotStored => ("not-stored", S::NOT_FOUND, "Not stored"),
             Self::MethodNotAllowed => (
                 "method-not-allowed",
                 S::METHOD_NOT_ALLOWED,
@@ -263,6 +265,17 @@ impl Problem {
         )
     }
 
+    pub fn not_stored(room: &RoomName) -> Self {
+        let namespace = room.namespace();
+        Self::new(
+            Kind::NotStored,
+            format!(
+                "nothing is kept of room {room}: namespaces.{namespace}.store is false, so there is \
+                 nothing to read or to erase"
+            ),
+        )
+    }
+
     pub fn method_not_allowed(method: &str, allowed: &[&'static str]) -> Self {
         let takes = allowed.join(", ");
         let mut problem = Self::new(
@@ -339,6 +352,15 @@ impl Problem {
             Kind::NoSpace,
             "nothing was published: the server's disk is full; \
              what was published before can still be read",
+        )
+        .retry_after(RETRY_LATER)
+    }
+
+    /// The server reads no more of a shared log, so its clients hear nothing new.
+    pub fn reads_nothing(why: &str) -> Self {
+        Self::new(
+            Kind::Behind,
+            format!("the server reads nothing more of the shared log: {why}"),
         )
         .retry_after(RETRY_LATER)
     }

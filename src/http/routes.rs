@@ -11,7 +11,9 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{erase, error::Problem, events, health, history, page, polling, publish, rooms};
+use super::{
+    erase, error::Problem, events, health, history, openapi, page, polling, publish, rooms,
+};
 use crate::{
     actors::{
         Services,
@@ -60,6 +62,14 @@ impl State {
         match self.http.allows(origin) {
             true => Ok(()),
             false => Err(Problem::foreign_origin(origin)),
+        }
+    }
+
+    /// Where nothing is kept there is nothing to read or to erase.
+    pub fn must_store(&self, room: &RoomName) -> Result<(), Problem> {
+        match self.services.stores(room) {
+            true => Ok(()),
+            false => Err(Problem::not_stored(room)),
         }
     }
 
@@ -132,6 +142,21 @@ pub fn configure(app: &mut ServiceConfig) {
             .route(web::get().to(health::figures))
             .route(web::head().to(health::figures))
             .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
+    )
+    .service(
+        web::resource("/openapi.json")
+            .route(web::get().to(openapi::document))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/docs")
+            .route(web::get().to(openapi::page))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/docs/style.css")
+            .route(web::get().to(openapi::style))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(
         web::resource("/")

@@ -47,6 +47,12 @@ fn hyphenated<S: Serializer>(id: &uuid::Uuid, serializer: S) -> Result<S::Ok, S:
 pub enum Outcome<'a> {
     Connect(Connected<'a>),
     Subscribe(Subscribed<'a>),
+    /// Of a room that stores nothing: neither position nor recovery.
+    #[serde(rename = "subscribe")]
+    SubscribeUnstored {
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        was_recovering: bool,
+    },
     Unsubscribe {},
     Publish {},
     Presence {
@@ -211,6 +217,29 @@ pub fn write_ephemeral(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, 
         r#pub: Ephemeral { data, info },
     };
     write_push(frame, room, body);
+}
+
+/// A push of a delta that is not stored: it has no offset, so that it moves nobody's position.
+pub fn write_unstored(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, key: Option<&str>) {
+    #[derive(Serialize)]
+    struct Unstored<'a> {
+        data: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tags: Option<Tags<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Body<'a> {
+        r#pub: Unstored<'a>,
+    }
+    let data = raw(data).unwrap_or(RawValue::NULL);
+    let tags = key.map(|id| Tags { id });
+    write_push(
+        frame,
+        room,
+        Body {
+            r#pub: Unstored { data, tags },
+        },
+    );
 }
 
 pub fn join_frame(room: &RoomName, info: &ClientInfo) -> Bytes {

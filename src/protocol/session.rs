@@ -517,7 +517,11 @@ impl Session {
         policy: Policy<'_>,
     ) -> Result<Effect, ErrorCode> {
         let room = room_name(&request.channel)?;
-        self.may_ask(&room, namespace_of(&room, policy.namespaces)?)?;
+        let namespace = namespace_of(&room, policy.namespaces)?;
+        self.may_ask(&room, namespace)?;
+        if !namespace.store {
+            return Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace stores nothing"));
+        }
         let since = request.since.as_ref().map(|since| Recover {
             offset: since.offset,
             epoch: (&*since.epoch).into(),

@@ -48,6 +48,36 @@ pub struct SubId {
 /// Bytes of ops that may wait for busy hubs before the room stops taking deltas.
 const CONGESTED_BYTES: usize = 1024 * 1024;
 
+/// What is promised of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Deltas are kept, so that positions mean something.
+    pub stored: bool,
+    /// Who reads too slowly is taken out of the room instead of being disconnected.
+    pub skips: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            stored: true,
+            skips: false,
+        }
+    }
+}
+
+/// A delta that is not stored, on its way to who is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    /// One line of valid JSON.
+    pub data: Bytes,
+    pub key: Option<Arc<str>>,
+    /// The client that is not sent it.
+    pub exclude: Option<Uuid>,
+    /// When it came, in ms since the Unix epoch.
+    pub stamped: u64,
+}
+
 /// A client asks to follow the room.
 #[derive(Debug, Clone)]
 pub struct Join {
@@ -155,6 +185,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Sequence {
     room: RoomName,
+    terms: Terms,
     epoch: Epoch,
     /// Everything of this room up to here was handled.
     position: u64,
@@ -172,6 +203,7 @@ impl Sequence {
         let ids = SingleRoom::new(&room, &epoch);
         Self {
             room,
+            terms: Terms::default(),
             epoch,
             position,
             subscribers: HashMap::new(),
@@ -181,6 +213,13 @@ impl Sequence {
             count: Count::default(),
             news: Vec::new(),
         }
+    }
+
+    /// The same room with other promises.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self.lanes.skip_slow(terms.skips);
+        self
     }
 
     pub fn position(&self) -> u64 {
@@ -221,6 +260,32 @@ impl Sequence {
         self.tail.erase(erasure);
     }
 
+    /// A delta that is delivered to who is here, and not stored.
+    pub fn pass(&mut self, passing: &Passing) {
+        for format in Format::ALL {
+            if self.lanes.have_audience(format) {
+                self.lanes.write_passing(format, &self.room, passing);
+            }
+        }
+    }
+
+    /// A hub has taken `sub` out, as its wire is too far behind. It is told, so that it comes back: at the newest, or
+    /// where it stands, if that means something.
+    pub fn skipped(&mut self, sub: SubId) {
+        if let Some(Phase::Live) = self.phase(sub) {
+            let format = self.format(sub);
+            self.lanes.seal(format);
+            let frame = match format {
+                Format::Frames => {
+                    reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE)
+                }
+                // It comes back by itself.
+                Format::Events => Bytes::new(),
+            };
+            self.end(sub, frame);
+        }
+    }
+
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
         if self.lanes.have_audience(Format::Frames) {
@@ -247,6 +312,11 @@ impl Sequence {
                 info: join.info.map(Box::new),
             },
         );
+        if !self.terms.stored {
+            let recovers = matches!(join.start, Start::Behind(_));
+            self.join_unstored(sub, join.command, recovers, join.must_recover);
+            return None;
+        }
         let replay = |cursor, recovers| {
             Box::new(Replay {
                 cursor,
@@ -285,6 +355,17 @@ impl Sequence {
         let mut replay = self.take_waiting(sub)?;
         replay.cursor = offset;
         self.begin(sub, replay)
+    }
+
+    /// Without positions nothing is recovered, and nobody is told that it was.
+    fn join_unstored(&mut self, sub: SubId, command: u32, recovers: bool, must_recover: bool) {
+        if recovers && must_recover {
+            let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
+            return self.end(sub, reply::reply_frame(command, &error));
+        }
+        let answers = self.answers(self.format(sub));
+        let frame = answers.unstored(command, recovers, self.position);
+        self.attach(sub, frame);
     }
 
     /// Everything up to `offset` has been handed to the room.

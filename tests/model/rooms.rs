@@ -14,7 +14,7 @@ use roomwire::{
     rooms::{
         history::{History, Page, PageLimit},
         retention::Retention,
-        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Terms, Wait},
         store::StoreError,
     },
 };
@@ -22,6 +22,8 @@ use roomwire::{
 use crate::random::pick;
 
 pub const IDEMPOTENCY_WINDOW_MS: u64 = 3_000;
+
+pub const CROWD: &str = "crowd:c";
 
 /// One that is trimmed by size all the time, one by age and bytes, one that keeps all and tells who is there.
 pub const ROOMS: [(&str, Retention); 3] = [
@@ -42,7 +44,7 @@ pub const ROOMS: [(&str, Retention); 3] = [
         },
     ),
     (
-        "crowd:c",
+        CROWD,
         Retention {
             size: 1_000,
             ttl_ms: 1 << 40,
@@ -64,6 +66,14 @@ pub fn name_of(room: usize) -> RoomName {
 
 pub fn rules(name: &RoomName) -> Retention {
     ROOMS[index_of(name)].1
+}
+
+/// In the crowd, who reads too slowly is taken out.
+fn terms(name: &RoomName) -> Terms {
+    Terms {
+        skips: name.as_str() == CROWD,
+        ..Terms::default()
+    }
 }
 
 pub fn namespaces() -> Namespaces {
@@ -96,6 +106,7 @@ pub enum Message {
     Erase(Erasure),
     Ephemeral(Bytes, ClientInfo),
     Credit(SubId),
+    Skipped(SubId),
     CaughtUp(SubId, u64),
     PageCame(SubId, u64, Result<Page, StoreError>),
     Reset,
@@ -155,7 +166,7 @@ impl Life {
         if self.sequence.is_none() {
             let position = history.durable(&self.name);
             let sequence = Sequence::new(self.name.clone(), history.epoch(&self.name), position);
-            self.sequence = Some(sequence);
+            self.sequence = Some(sequence.on(terms(&self.name)));
             return true;
         }
         let Some(message) = self.mailbox.pop_front() else {
@@ -181,6 +192,10 @@ impl Life {
                 None
             }
             Message::Credit(sub) => sequence.credit(sub),
+            Message::Skipped(sub) => {
+                sequence.skipped(sub);
+                None
+            }
             Message::CaughtUp(sub, offset) => {
                 sequence.caught_up(sub, offset);
                 None

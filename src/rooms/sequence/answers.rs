@@ -62,6 +62,18 @@ impl Answers<'_> {
         }
     }
 
+    /// A subscription of a room that stores nothing. Whoever comes back to a position may have missed something; the room
+    /// is at `offset`.
+    pub fn unstored(&self, command: u32, was_recovering: bool, offset: u64) -> Bytes {
+        match self.format {
+            Format::Frames => {
+                reply::reply_frame(command, &Outcome::SubscribeUnstored { was_recovering })
+            }
+            Format::Events if was_recovering => self.unrecovered(command, offset),
+            Format::Events => Bytes::new(),
+        }
+    }
+
     /// Deltas as pushes; nothing for none.
     pub fn pushes(&self, deltas: &[Arc<Delta>]) -> Bytes {
         match self.format {

@@ -357,3 +357,55 @@ fn a_room_with_nobody_in_it_keeps_nothing() {
     room.hub_done(HUB);
     assert!(room.is_idle() && room.tail.behind(0).next().is_none());
 }
+
+#[test]
+fn a_room_that_stores_nothing_promises_nothing() {
+    let terms = Terms {
+        stored: false,
+        ..Terms::default()
+    };
+    let mut room = room_at(7).on(terms);
+    let passing = |exclude| Passing {
+        data: "1".into(),
+        key: Some("k".into()),
+        exclude,
+        stamped: 5,
+    };
+    room.pass(&passing(None));
+    room.join(fresh(1));
+    assert_eq!(room.join(from(2, 3)), None);
+    let must_recover = true;
+    room.join(Join {
+        must_recover,
+        ..from(3, 3)
+    });
+    room.pass(&passing(Some(client_id::of_session(2))));
+    room.pass(&passing(None));
+    let told = given(&mut room, HUB);
+    let order = [
+        "attach 1 at null",
+        "attach 2 lost, at null",
+        "end 3 error 112",
+        "all but 2 ephemeral",
+        "live ephemeral",
+    ];
+    assert_eq!(told, order);
+}
+
+#[test]
+fn whoever_is_skipped_is_sent_to_come_back_to_where_it_stands() {
+    let mut room = room_at(7);
+    room.join(fresh(1));
+    room.deltas(&deltas([8, 9]));
+    room.skipped(sub(1));
+    room.skipped(sub(1));
+    room.deltas(&deltas([10]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 at 7", "live 8 9", "end 1 2500"]
+    );
+    room.hub_done(HUB);
+    assert!(room.is_idle());
+    room.join(from(1, 7));
+    assert_eq!(given(&mut room, HUB), ["credit 1"]);
+}

@@ -14,6 +14,7 @@
 //! | `roomwire_rooms_active` | gauge | rooms that are in memory |
 //! | `roomwire_room_failures_total` | counter | rooms that failed and were started anew |
 //! | `roomwire_deltas_in_total{result}` | counter | deltas from publishers |
+//! | `roomwire_large_deltas_total{namespace}` | counter | deltas that are larger than they should be |
 //! | `roomwire_deltas_out_total` | counter | deliveries |
 //! | `roomwire_slow_disconnects_total` | counter | sessions closed for not reading |
 //! | `roomwire_slow_skips_total` | counter | subscriptions taken out of their rooms for not reading |
@@ -77,6 +78,10 @@ pub enum Transport {
     WebSocket,
     /// A stream of server-sent events.
     Events,
+    /// The client protocol in the body of one long answer, line by line.
+    HttpStream,
+    /// The same as server-sent events.
+    SseStream,
     /// A poll while it is held.
     Poll,
 }
@@ -87,6 +92,8 @@ impl Transport {
         match self {
             Self::WebSocket => "websocket",
             Self::Events => "sse",
+            Self::HttpStream => "sdk_http_stream",
+            Self::SseStream => "sdk_sse",
             Self::Poll => "poll",
         }
     }
@@ -140,6 +147,8 @@ pub struct Metrics {
     registry: Registry,
     websockets: IntGauge,
     event_streams: IntGauge,
+    http_streams: IntGauge,
+    sse_streams: IntGauge,
     polls: IntGauge,
     sessions_opened: IntCounter,
     closed_by_client: IntCounter,
@@ -156,6 +165,7 @@ pub struct Metrics {
     passed: IntCounter,
     dropped: IntCounter,
     deltas_out: IntCounter,
+    large_deltas: IntCounterVec,
     slow_disconnects: IntCounter,
     slow_skips: IntCounter,
     replay_hits: IntCounter,
@@ -251,6 +261,8 @@ impl Metrics {
         Self {
             websockets: sessions.with_label_values(&[Transport::WebSocket.name()]),
             event_streams: sessions.with_label_values(&[Transport::Events.name()]),
+            http_streams: sessions.with_label_values(&[Transport::HttpStream.name()]),
+            sse_streams: sessions.with_label_values(&[Transport::SseStream.name()]),
             polls: sessions.with_label_values(&[Transport::Poll.name()]),
             sessions_opened: counter(on, "sessions_opened_total", "Sessions that were opened"),
             closed_by_client: sessions_closed.with_label_values(&["client"]),
@@ -282,6 +294,12 @@ impl Metrics {
                 on,
                 "deltas_out_total",
                 "Deliveries: deltas times the sessions that they were written for",
+            ),
+            large_deltas: counters(
+                on,
+                "large_deltas_total",
+                "Deltas that are larger than they should be",
+                "namespace",
             ),
             slow_disconnects: counter(
                 on,
@@ -372,12 +390,18 @@ impl Metrics {
         match transport {
             Transport::WebSocket => &self.websockets,
             Transport::Events => &self.event_streams,
+            Transport::HttpStream => &self.http_streams,
+            Transport::SseStream => &self.sse_streams,
             Transport::Poll => &self.polls,
         }
     }
 
     pub fn slow_skip(&self) {
         self.slow_skips.inc();
+    }
+
+    pub fn large_delta(&self, namespace: &str) {
+        self.large_deltas.with_label_values(&[namespace]).inc();
     }
 
     pub fn slow_disconnect(&self) {

@@ -155,6 +155,7 @@ impl Server {
             presence,
             others,
             metrics,
+            large_deltas: Default::default(),
             ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
             access: Access::open(&config.access, &config.keys, config.server.dev)?,
@@ -181,6 +182,7 @@ impl Server {
             life: life.clone(),
             http: config.http,
             dev: config.server.dev,
+            emulations: Arc::default(),
         });
         let http = serve(listener, config.server.workers, state)?;
         Ok(Self {
@@ -205,6 +207,10 @@ impl Server {
         let failed = select_all(self.pipelines.iter_mut().map(|of| Box::pin(of.ended())));
         let outcome = tokio::select! {
             () = stop => Ok(()),
+            () = self.services.hubs.failed() => {
+                self.life.fail();
+                Err(io::Error::other("a hub failed"))
+            }
             _ = failed => {
                 error!("a pipeline has ended; what it has read can't be delivered any more");
                 self.life.fail();
@@ -289,12 +295,17 @@ fn serve(
                 let metrics = services.metrics.clone();
                 Hub::start(format, &services.hubs, &services.limits, metrics)
             };
+            let reading = Reading {
+                events: hub(Format::Events),
+                frames: hub(Format::Frames),
+            };
+            let sockets = reading.frames.clone();
             let app = App::new()
                 .app_data(Data::from(state.clone()))
-                .app_data(Reading::at(hub(Format::Events)))
+                .app_data(reading)
                 .wrap(from_fn(routes::check_origin))
                 .configure(routes::configure);
-            let (state, sockets) = (state.clone(), hub(Format::Frames));
+            let state = state.clone();
             let upgrade = fn_service(
                 move |(request, connection): (Request, Framed<Connection, Codec>)| {
                     websocket::upgrade(request, connection, state.clone(), sockets.clone())

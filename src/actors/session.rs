@@ -7,19 +7,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Waker,
+    task::{Context as TaskContext, Poll, Waker},
     time::Duration,
 };
 
-use actix::prelude::*;
+use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
 
 use super::{
-    Services, Topic,
+    Reach, Services, Topic,
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
@@ -36,12 +37,12 @@ use crate::{
         codes::{Disconnect, ErrorCode},
         format::Format,
         frame::FrameBuilder,
-        reply::{self, ClientInfo, Outcome, Publication},
+        reply::{self, ClientInfo, Emulated, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
-        history::PageLimit,
-        sequence::{Join, Start, SubId},
+        history::{History, PageLimit},
+        sequence::{Join, SubId},
         store::{Order, StoreError},
     },
 };
@@ -63,6 +64,11 @@ struct Seldom {
     /// What comes behind messages that are held up: a room that the client leaves must know of its coming first.
     waiting: VecDeque<Effect>,
 }
+
+/// Commands of a client that has no socket. Whoever sends them waits until they are handled.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Hear(pub Bytes);
 
 pub struct Session {
     id: u64,
@@ -124,6 +130,11 @@ impl Session {
 
     pub fn hub(&self) -> &LocalHub {
         &self.hub
+    }
+
+    /// The client has no socket, and is told how to name its session.
+    pub fn emulate(&mut self, emulated: Emulated) {
+        self.core.emulate(emulated);
     }
 
     /// Whether the transport may read on; if not, `waker` is woken when it may.
@@ -228,7 +239,7 @@ impl Session {
                 command,
                 room,
                 number,
-                recover,
+                start,
                 must_recover,
                 join_leave,
                 presence,
@@ -239,7 +250,7 @@ impl Session {
                     hub: self.hub.id,
                     format: Format::Frames,
                     command,
-                    start: recover.map_or(Start::Now, Start::Behind),
+                    start,
                     must_recover,
                     join_leave,
                     is_named: !self.core.info().user.is_empty(),
@@ -392,21 +403,36 @@ impl Session {
         } else {
             Order::Ascending
         };
-        let read = actix_rt::task::spawn_blocking(move || {
-            let newest = history.head(&room)?.newest;
-            let deltas = match limit.deltas {
-                0 => vec![],
-                _ => {
-                    let since = since.map(|since| since.offset);
-                    history.list(&room, since, limit, order)?.deltas
+        // Those before a position are there whether it is or not.
+        let awaited = since.as_ref().map(|since| since.offset);
+        let awaited = awaited.filter(|offset| !reverse && *offset > history.durable(&room));
+        let services = self.services.clone();
+        let read = async move {
+            if let Some(offset) = awaited {
+                match services.reach(&room, offset).await {
+                    Reach::Reached => {}
+                    Reach::Beyond => return Err(ErrorCode::UNRECOVERABLE_POSITION),
+                    Reach::Behind => return Err(ErrorCode::INTERNAL),
                 }
-            };
-            Ok::<(u64, Vec<Delta>), StoreError>((newest, deltas))
-        });
+            }
+            let since = since.map(|since| since.offset);
+            let read = move || read_until_newest(&history, &room, since, limit, order);
+            match actix_rt::task::spawn_blocking(read).await {
+                Ok(Ok(read)) => Ok(read),
+                Ok(Err(error)) => {
+                    error!(%error, "history can't be read");
+                    Err(ErrorCode::INTERNAL)
+                }
+                Err(error) => {
+                    error!(%error, "reading history failed");
+                    Err(ErrorCode::INTERNAL)
+                }
+            }
+        };
         ctx.spawn(read.into_actor(self).map(move |read, session, _| {
             let _in_span = session.span().entered();
             match read {
-                Ok(Ok((offset, deltas))) => {
+                Ok((offset, deltas)) => {
                     let publications = deltas.iter().map(Publication::from).collect();
                     let epoch = &*epoch;
                     let outcome = Outcome::History {
@@ -416,19 +442,13 @@ impl Session {
                     };
                     session.reply(command, &outcome);
                 }
-                Ok(Err(error)) => {
-                    error!(%error, "history can't be read");
-                    session.fail(command, ErrorCode::INTERNAL);
-                }
-                Err(error) => {
-                    error!(%error, "reading history failed");
-                    session.fail(command, ErrorCode::INTERNAL);
-                }
+                Err(code) => session.fail(command, code),
             }
         }));
     }
 
     fn publish(&mut self, command: u32, room: RoomName, body: Bytes, ctx: &mut Context<Self>) {
+        self.services.look_at_size(&room, body.len());
         let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
         let delta = NewDelta {
             room,
@@ -496,6 +516,54 @@ impl Session {
     fn fail(&self, command: u32, error: ErrorCode) {
         self.reply(command, &Outcome::Error(error));
     }
+}
+
+impl Handler<Hear> for Session {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, Hear(commands): Hear, _: &mut Self::Context) -> Self::Result {
+        Box::pin(Hearing(commands))
+    }
+}
+
+/// Waits until the session may be read.
+struct Hearing(Bytes);
+
+impl ActorFuture<Session> for Hearing {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        session: &mut Session,
+        ctx: &mut Context<Session>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        if !session.may_read(cx.waker()) {
+            return Poll::Pending;
+        }
+        session.receive(&self.0, ctx);
+        Poll::Ready(())
+    }
+}
+
+/// Where a room's history ends, and what of it was asked for: nothing that came meanwhile.
+fn read_until_newest(
+    history: &History,
+    room: &RoomName,
+    since: Option<u64>,
+    limit: PageLimit,
+    order: Order,
+) -> Result<(u64, Vec<Delta>), StoreError> {
+    let newest = history.head(room)?.newest;
+    let page = match (limit.deltas, order) {
+        (0, _) => return Ok((newest, vec![])),
+        (_, Order::Ascending) => history.page(room, since.unwrap_or(0), newest, limit)?,
+        (_, Order::Descending) => {
+            let before = since.map_or(newest + 1, |since| since.min(newest + 1));
+            history.list(room, Some(before), limit, order)?
+        }
+    };
+    Ok((newest, page.deltas))
 }
 
 impl Actor for Session {

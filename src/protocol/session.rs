@@ -12,7 +12,7 @@ use super::{
     codes::{Disconnect, ErrorCode},
     command::{self, Command, Connect, Subscribe},
     frame::FrameBuilder,
-    reply::{self, ClientInfo, Connected, Outcome},
+    reply::{self, ClientInfo, Connected, Emulated, Outcome},
 };
 use crate::{
     access::{Access, Grants, Unwelcome, rules, token::TokenError},
@@ -47,6 +47,19 @@ pub struct Recover {
     pub epoch: Box<str>,
 }
 
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes next.
+    Now,
+    /// Behind a position that the client has come to. If something behind it is missing, it is told.
+    Behind(Recover),
+    /// Behind the offset, with what is kept from there on. What is trimmed meanwhile is not missed.
+    Kept(u64),
+    /// With the newest so many that are kept.
+    Newest(u32),
+}
+
 /// What the shell is to do, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -62,7 +75,7 @@ pub enum Effect {
         command: u32,
         room: RoomName,
         number: u32,
-        recover: Option<Recover>,
+        start: Start,
         /// Answer an impossible recovery with an error.
         must_recover: bool,
         join_leave: bool,
@@ -119,6 +132,8 @@ pub struct Session {
     next_number: u32,
     subscriptions: Vec<Subscription>,
     settings: SessionSettings,
+    /// Told to a client without a socket.
+    emulated: Option<Emulated>,
 }
 
 impl Session {
@@ -137,7 +152,13 @@ impl Session {
             next_number: 1,
             subscriptions: Vec::new(),
             settings,
+            emulated: None,
         }
+    }
+
+    /// The client has no socket, and is told how to name its session.
+    pub fn emulate(&mut self, emulated: Emulated) {
+        self.emulated = Some(emulated);
     }
 
     pub fn info(&self) -> &ClientInfo {
@@ -328,6 +349,7 @@ impl Session {
             version: concat!("roomwire ", env!("CARGO_PKG_VERSION")),
             ping: self.settings.ping_interval,
             pong: true,
+            emulated: self.emulated.take(),
         };
         Ok(Some((id, Outcome::Connect(connected))))
     }
@@ -412,14 +434,19 @@ impl Session {
             room: room.clone(),
             number,
         });
+        let start = match namespace.rewind {
+            _ if request.recover => Start::Behind(Recover {
+                offset: request.offset,
+                epoch: request.epoch.into(),
+            }),
+            0 => Start::Now,
+            count => Start::Newest(count),
+        };
         Ok(Effect::Subscribe {
             command,
             room,
             number,
-            recover: request.recover.then(|| Recover {
-                offset: request.offset,
-                epoch: request.epoch.into(),
-            }),
+            start,
             must_recover: request.flag & Subscribe::ERROR_UNLESS_RECOVERED != 0,
             join_leave: namespace.join_leave && request.join_leave,
             presence: namespace.presence || namespace.join_leave,

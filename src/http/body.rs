@@ -187,6 +187,10 @@ impl SessionWire for BodyWire {
         self.tell(News::RoomFailed(room.clone()));
     }
 
+    fn revoked(&self, room: &RoomName) {
+        self.tell(News::Revoked(room.clone()));
+    }
+
     fn ping(&self, frame: &Bytes) {
         self.push(frame);
     }
@@ -279,6 +283,7 @@ impl ActorFuture<Follower> for Feed {
             match news {
                 News::SubscriptionEnded(_) => follower.subscription_ended(),
                 News::RoomFailed(room) => follower.room_failed(&room),
+                News::Revoked(room) => follower.revoked(&room),
             }
         }
         if let Some(why) = self.wire.closing.get()

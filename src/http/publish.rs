@@ -274,7 +274,7 @@ fn status(published: &Published) -> StatusCode {
 }
 
 /// Reads a body of at most `limit` bytes.
-async fn collect(
+pub async fn collect(
     headers: &HeaderMap,
     mut body: Payload,
     what: &str,

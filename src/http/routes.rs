@@ -11,7 +11,9 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use super::{erase, error::Problem, events, health, history, page, polling, publish, rooms};
+use super::{
+    erase, error::Problem, events, health, history, page, polling, publish, revoke, rooms,
+};
 use crate::{
     actors::{
         Services,
@@ -114,6 +116,16 @@ pub fn configure(app: &mut ServiceConfig) {
         web::resource("/v1/rooms")
             .route(web::get().to(rooms::list))
             .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/v1/sessions/disconnect")
+            .route(web::post().to(revoke::disconnect))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
+    .service(
+        web::resource("/v1/subscriptions/end")
+            .route(web::post().to(revoke::end))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
     )
     .service(
         web::resource("/healthz")

@@ -22,7 +22,7 @@ use crate::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
         format::Format,
-        reply::{self, ClientInfo, Outcome},
+        reply::{self, ClientInfo, Lasting, Outcome},
         session::Recover,
     },
 };
@@ -56,6 +56,8 @@ pub struct Join {
     /// Id of the command to reply to, where there are commands.
     pub command: u32,
     pub start: Start,
+    /// How long the subscription lasts, for the reply.
+    pub lasting: Lasting,
     /// An impossible recovery is answered with error 112.
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
@@ -127,6 +129,7 @@ struct Replay {
 struct Subscriber {
     hub: HubId,
     format: Format,
+    lasting: Lasting,
     phase: Phase,
     info: Option<Box<ClientInfo>>,
 }
@@ -224,6 +227,7 @@ impl Sequence {
             Subscriber {
                 hub,
                 format,
+                lasting: join.lasting,
                 phase: Phase::Joining,
                 info: join.info.map(Box::new),
             },
@@ -240,7 +244,7 @@ impl Sequence {
         };
         match join.start {
             Start::Now => {
-                let frame = self.answers(format).fresh(join.command, self.position);
+                let frame = self.answers(sub).fresh(join.command, self.position);
                 self.attach(sub, frame, join.join_leave);
                 None
             }
@@ -334,7 +338,7 @@ impl Sequence {
         let from = std::mem::replace(&mut replay.cursor, cursor);
         let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
         let join_leave = replay.join_leave;
-        let answers = self.answers(self.subscribers.get(&sub)?.format);
+        let answers = self.answers(sub);
         let frame = match unanswered {
             Some(command) => answers.begun(command, from, recovers, &deltas),
             None => answers.pushes(&deltas),
@@ -395,6 +399,26 @@ impl Sequence {
         self.forget(sub);
     }
 
+    /// Ends a subscription, and tells its client why.
+    pub fn revoke(&mut self, sub: SubId, why: Unsubscribe) {
+        let Some(subscriber) = self.subscribers.get(&sub) else {
+            return;
+        };
+        let mut frame = reply::unsubscribe_frame(&self.room, why);
+        match &subscriber.phase {
+            Phase::Live => self.lanes.seal(subscriber.format),
+            Phase::Waiting(replay) | Phase::Replaying(replay) => {
+                // A client that waits for the reply to its subscribe takes nothing else for an end.
+                if let Some(command) = replay.unanswered {
+                    let error = Outcome::Error(ErrorCode::PERMISSION_DENIED.because(why.reason));
+                    frame = reply::reply_frame(command, &error);
+                }
+            }
+            Phase::Joining => {}
+        }
+        self.end(sub, frame);
+    }
+
     /// Answers who is here, or how many.
     pub fn presence(&mut self, session: u64, hub: HubId, command: u32, stats: bool) {
         let present: Vec<&ClientInfo> = self
@@ -429,16 +453,18 @@ impl Sequence {
             return None;
         }
         self.tally.replay_hits += u64::from(replay.recovers);
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let command = replay.unanswered.unwrap_or_default();
         let frame = answers.begun(command, offset, replay.recovers, &[]);
         self.attach(sub, frame, replay.join_leave);
         None
     }
 
-    fn answers(&self, format: Format) -> Answers<'_> {
+    fn answers(&self, sub: SubId) -> Answers<'_> {
+        let subscriber = self.subscribers.get(&sub);
         Answers {
-            format,
+            format: self.format(sub),
+            lasting: subscriber.map(|of| of.lasting).unwrap_or_default(),
             room: &self.room,
             epoch: &self.epoch,
         }
@@ -469,7 +495,7 @@ impl Sequence {
             self.end(sub, reply::reply_frame(command, &error));
             return;
         }
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let frame = answers.unrecovered(command, self.position);
         self.attach(sub, frame, replay.join_leave);
     }

@@ -106,7 +106,8 @@ impl Stream {
         stream
     }
 
-    fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
+    /// A request with headers of its own, whatever is answered.
+    pub fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut connection = BufReader::new(http::open(server.address()).expect("it listens"));
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
         for (name, value) in headers {

@@ -308,6 +308,7 @@ impl Server {
                 must_recover,
                 join_leave,
                 presence,
+                lasting,
             } => {
                 let join = Join {
                     sub: SubId {
@@ -318,6 +319,7 @@ impl Server {
                     format: Format::Frames,
                     command,
                     start: recover.map_or(Start::Now, Start::Behind),
+                    lasting,
                     must_recover,
                     join_leave,
                     info: presence.then(|| core.info().clone()),
@@ -351,6 +353,7 @@ impl Server {
             }
             Effect::Close(why) => wire.close(why),
             Effect::Refused | Effect::Unwelcome(_) => panic!("every client may come"),
+            Effect::End { .. } => panic!("nothing is by a token"),
             Effect::Presence { .. } | Effect::History { .. } | Effect::PublishStored { .. } => {
                 unreachable!("no client of the model asks for it")
             }

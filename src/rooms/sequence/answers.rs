@@ -11,7 +11,7 @@ use crate::{
         event,
         format::Format,
         frame::FrameBuilder,
-        reply::{self, ClientInfo, Outcome, Presence, Publication, Subscribed},
+        reply::{self, ClientInfo, Lasting, Outcome, Presence, Publication, Subscribed},
     },
 };
 
@@ -21,6 +21,8 @@ pub struct Answers<'a> {
     pub format: Format,
     pub room: &'a RoomName,
     pub epoch: &'a str,
+    /// What the reply to a subscribe says of its end.
+    pub lasting: Lasting,
 }
 
 impl Answers<'_> {
@@ -93,6 +95,7 @@ impl Answers<'_> {
             recovered: false,
             was_recovering: false,
             publications: vec![],
+            lasting: self.lasting,
         }
     }
 }

@@ -14,9 +14,11 @@ class BrowserLikeSocket extends WebSocket {
   }
 }
 
+/** What the SDK of this run is to use. */
+export const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
+
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
-  const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
   const client = new Centrifuge(url, { websocket, minReconnectDelay: 50 });
   client.log = { id: null, connecting: [], disconnected: [], errors: [] };
   client.on('connected', (context) => { client.log.id = context.client; });

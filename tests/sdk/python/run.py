@@ -8,6 +8,7 @@ import traceback
 
 import faults
 import scenarios
+import tokens
 
 VERSIONS = {"current": "0.7.0", "older": "0.5.0"}
 
@@ -15,7 +16,8 @@ VERSIONS = {"current": "0.7.0", "older": "0.5.0"}
 async def main(version, name):
     installed = importlib.metadata.version("centrifuge-python")
     assert installed == VERSIONS[version], f"centrifuge-python {installed} is installed"
-    await (getattr(scenarios, name, None) or getattr(faults, name))()
+    modules = [scenarios, faults, tokens]
+    await next(getattr(module, name) for module in modules if hasattr(module, name))()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ pub mod delta;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod presence;
 pub mod protocol;
 pub mod rooms;
 pub mod server;

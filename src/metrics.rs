@@ -16,6 +16,7 @@
 //! | `roomwire_deltas_in_total{result}` | counter | deltas from publishers |
 //! | `roomwire_deltas_out_total` | counter | deliveries |
 //! | `roomwire_slow_disconnects_total` | counter | sessions closed for not reading |
+//! | `roomwire_slow_skips_total` | counter | subscriptions taken out of their rooms for not reading |
 //! | `roomwire_replays_total{result}` | counter | returning clients, `hit` or `miss` |
 //! | `roomwire_replayed_deltas_total` | counter | deltas that replays sent |
 //! | `roomwire_publish_seconds` | histogram, seconds | publishing |
@@ -26,6 +27,13 @@
 //! | `roomwire_log_lag_seconds{partition}` | gauge, seconds | how far the server is behind a shared log |
 //! | `roomwire_log_confirms_total{partition}` | counter | entries that a shared log has confirmed |
 //! | `roomwire_log_confirm_seconds_total{partition}` | counter, seconds | sum of the times that confirms took |
+//! | `roomwire_presence_instances` | gauge | other servers that are known to live |
+//! | `roomwire_presence_events_due` | gauge | events that the backend is not known to have been told |
+//! | `roomwire_presence_events_total` | counter | events that the broker has confirmed to this server |
+//! | `roomwire_presence_dropped_total{what}` | counter | pushes, events and ephemeral messages that were given up |
+//! | `roomwire_bus_connected` | gauge, 0 or 1 | whether messages of other servers come |
+//! | `roomwire_bus_lost_connections_total` | counter | connections to other servers that were lost |
+//! | `roomwire_bus_unreadable_total` | counter | messages of other servers that can't be read |
 //! | `roomwire_ingress_connected` | gauge, 0 or 1 | whether the server waits for other producers' messages |
 //! | `roomwire_ingress_holds` | gauge, 0 or 1 | whether it is the server that takes them in |
 //! | `roomwire_ingress_tenures_total` | counter | how often it has begun to take in |
@@ -36,9 +44,11 @@
 //! | `roomwire_build_info{version}` | gauge, always 1 | which version runs |
 
 mod ingress;
+mod presence;
 
 use std::time::Duration;
 
+use self::presence::PresenceFigures;
 use crate::{
     log::{LogStatus, publisher::PublishError, tenure::status::Figures},
     rooms::sequence::Tally,
@@ -97,6 +107,10 @@ pub enum Intake {
     NoSpace,
     /// Safe in a shared log, and not read back in time.
     Unplaced,
+    /// For a room that stores nothing: handed to whoever is there.
+    Passed,
+    /// For a room that stores nothing, and that had no place for it.
+    Dropped,
 }
 
 impl From<&PublishError> for Intake {
@@ -139,14 +153,18 @@ pub struct Metrics {
     unknown: IntCounter,
     no_space: IntCounter,
     unplaced: IntCounter,
+    passed: IntCounter,
+    dropped: IntCounter,
     deltas_out: IntCounter,
     slow_disconnects: IntCounter,
+    slow_skips: IntCounter,
     replay_hits: IntCounter,
     replay_misses: IntCounter,
     replayed_deltas: IntCounter,
     publish_seconds: Histogram,
     delivery_seconds: Histogram,
     log: LogFigures,
+    presence: PresenceFigures,
     ingress: ingress::Ingress,
 }
 
@@ -258,6 +276,8 @@ impl Metrics {
             unknown: deltas_in.with_label_values(&["unknown"]),
             no_space: deltas_in.with_label_values(&["no_space"]),
             unplaced: deltas_in.with_label_values(&["unplaced"]),
+            passed: deltas_in.with_label_values(&["passed"]),
+            dropped: deltas_in.with_label_values(&["dropped"]),
             deltas_out: counter(
                 on,
                 "deltas_out_total",
@@ -267,6 +287,11 @@ impl Metrics {
                 on,
                 "slow_disconnects_total",
                 "Sessions that were closed because they did not read",
+            ),
+            slow_skips: counter(
+                on,
+                "slow_skips_total",
+                "Subscriptions that were taken out of their rooms, as they did not read",
             ),
             replay_hits: replays.with_label_values(&["hit"]),
             replay_misses: replays.with_label_values(&["miss"]),
@@ -284,6 +309,7 @@ impl Metrics {
                 &DELIVERY_BUCKETS,
             ),
             log: LogFigures::new(on),
+            presence: PresenceFigures::new(on),
             ingress: ingress::Ingress::new(on),
             registry,
         }
@@ -350,6 +376,10 @@ impl Metrics {
         }
     }
 
+    pub fn slow_skip(&self) {
+        self.slow_skips.inc();
+    }
+
     pub fn slow_disconnect(&self) {
         self.slow_disconnects.inc();
     }
@@ -379,6 +409,8 @@ impl Metrics {
             Intake::Unknown => &self.unknown,
             Intake::NoSpace => &self.no_space,
             Intake::Unplaced => &self.unplaced,
+            Intake::Passed => &self.passed,
+            Intake::Dropped => &self.dropped,
         };
         counter.inc_by(count as u64);
     }
@@ -394,6 +426,11 @@ impl Metrics {
         self.replay_hits.inc_by(tally.replay_hits);
         self.replay_misses.inc_by(tally.replay_misses);
         self.replayed_deltas.inc_by(tally.replayed_deltas);
+    }
+
+    /// Those of presence and of the way to other servers.
+    pub fn presence(&self) -> &PresenceFigures {
+        &self.presence
     }
 
     pub fn publish_took(&self, time: Duration) {

@@ -2,6 +2,7 @@
 
 mod catching_up;
 mod logs;
+mod presence;
 mod taking_in;
 
 use std::{
@@ -23,13 +24,15 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
+pub use self::logs::amqp_settings;
 use crate::{
     access::{Access, keyset::KeyFileError},
     actors::{
-        Services,
+        Others, Services,
         dispatch::RoomDispatch,
         hub::{Hub, Hubs},
         life::Life,
+        presence::Presence,
         registry::Registry,
     },
     amqp::{self, ingress::Ingress},
@@ -120,6 +123,27 @@ impl Server {
             logs.push(log);
             publishers.push(publisher);
         }
+        let metrics = Metrics::new();
+        let settings = presence::settings(&config, cluster.is_some());
+        let presence = Arc::new(Presence::new(settings, config.namespaces.clone()));
+        let has_events = settings.user_events || config.namespaces.have_events();
+        let (others, notifier) = match &cluster {
+            Some(cluster) => {
+                let listener = presence::Listens {
+                    presence: presence.clone(),
+                    registry: registry.clone(),
+                    metrics: metrics.clone(),
+                };
+                let bus = Box::new(cluster.bus(Arc::new(listener))) as Box<dyn Others>;
+                (Some(bus), has_events.then(|| cluster.notifier()))
+            }
+            None => {
+                if config.presence.user_events || has_events {
+                    warn!("there are no events for the backend without amqp.url");
+                }
+                (None, None)
+            }
+        };
         let tenures = pipelines.iter().map(|of| of.watch().tenure).collect();
         let services = Arc::new(Services {
             history: history.expect("a log has a partition"),
@@ -128,7 +152,9 @@ impl Server {
             registry,
             hubs: Hubs::default(),
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
-            metrics: Metrics::new(),
+            presence,
+            others,
+            metrics,
             ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
             access: Access::open(&config.access, &config.keys, config.server.dev)?,
@@ -149,6 +175,7 @@ impl Server {
             actix_rt::spawn(catching_up::run(services.clone(), life.clone(), begin));
             taking_in::start(&cluster, &services, tenures, begun)
         });
+        actix_rt::spawn(presence::run(services.clone(), notifier));
         let state = Arc::new(State {
             services: services.clone(),
             life: life.clone(),
@@ -195,6 +222,7 @@ impl Server {
                 "sessions did not take their close"
             );
         }
+        presence::say_goodbye(&self.services).await;
         self.services.logs.iter().for_each(|log| log.close());
         let pipelines = self.pipelines;
         let join_all =

@@ -27,7 +27,9 @@ fn an_anonymous_user_counts_as_one_however_many_clients_there_are() {
 
 #[test]
 fn a_joiner_sees_its_own_join_after_its_reply_and_others_come_and_go_with_a_name() {
-    let server = Server::start("[namespaces.people]\npresence = true\njoin_leave = true\n");
+    let server = Server::start(
+        "[presence]\nleave_grace = \"0s\"\n[namespaces.people]\npresence = true\njoin_leave = true\n",
+    );
     let (mut one, mut two) = (Client::connect(&server), Client::connect(&server));
     let request = json!({"channel": "people:a", "join_leave": true});
     one.send(json!({"id": 9, "subscribe": request}));
@@ -58,7 +60,8 @@ fn who_lost_its_connection_is_present_no_more() {
 
 #[test]
 fn join_and_leave_are_pushed_to_those_who_asked_and_never_split_from_the_reply() {
-    let server = Server::start("[namespaces.people]\njoin_leave = true\n");
+    let server =
+        Server::start("[presence]\nleave_grace = \"0s\"\n[namespaces.people]\njoin_leave = true\n");
     let (mut asked, mut did_not) = (Client::connect(&server), Client::connect(&server));
     did_not.subscribe("people:a");
     asked.result(
@@ -75,4 +78,55 @@ fn join_and_leave_are_pushed_to_those_who_asked_and_never_split_from_the_reply()
     did_not.result("unsubscribe", json!({"channel": "people:a"}));
     assert_eq!(asked.publication().1["data"], 1);
     assert_eq!(asked.push()["leave"]["info"]["client"], did_not.id.as_str());
+}
+
+#[test]
+fn how_many_are_in_a_room_is_known_of_every_room() {
+    let server = Server::start("");
+    let mut clients = [(); 3].map(|()| Client::connect(&server));
+    for client in &mut clients {
+        client.subscribe("lobby");
+    }
+    let stats = |client: &mut Client| client.result("presence_stats", json!({"channel": "lobby"}));
+    assert_eq!(
+        stats(&mut clients[0]),
+        json!({"num_clients": 3, "num_users": 1})
+    );
+    let [mut first, second, third] = clients;
+    drop((second, third));
+    eventually("the others to have left", || {
+        (stats(&mut first)["num_clients"] == 1).then_some(())
+    });
+}
+
+#[test]
+fn above_the_configured_size_a_room_has_a_number_and_no_names() {
+    let server = Server::start(
+        "[presence]\nleave_grace = \"0s\"\nmax_members = 2\n\
+         [namespaces.people]\npresence = true\njoin_leave = true\n",
+    );
+    let request = json!({"channel": "people:a", "join_leave": true});
+    let mut clients = [(); 2].map(|()| Client::connect(&server));
+    for client in &mut clients {
+        client.result("subscribe", request.clone());
+    }
+    let mut third = Client::connect(&server);
+    third.subscribe("people:a");
+    let channel = json!({"channel": "people:a"});
+    assert_eq!(third.error("presence", channel.clone()), 108);
+    assert_eq!(
+        third.result("presence_stats", channel.clone())["num_clients"],
+        3
+    );
+    let [mut first, second] = clients;
+    drop((second, third));
+    eventually("names again, when there are few again", || {
+        first.send(json!({"id": 77, "presence": channel}));
+        let mut answer = first.next_message();
+        while answer["id"] != 77 {
+            assert!(answer["push"]["join"].is_object() || answer["push"]["leave"].is_object());
+            answer = first.next_message();
+        }
+        answer["presence"].is_object().then_some(())
+    });
 }

@@ -199,7 +199,6 @@ fn every_error_has_a_code_and_a_message() {
         ("publish", publish("lobby"), 108),
         ("publish", publish("open:not-subscribed"), 103),
         ("presence", room("lobby"), 108),
-        ("presence_stats", room("lobby"), 108),
         ("history", since_another, 112),
         ("history", from_nowhere, 107),
         ("rpc", json!({"method": "any", "data": {}}), 108),

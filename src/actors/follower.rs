@@ -79,6 +79,7 @@ impl Follower {
                 lasting: Lasting::default(),
                 must_recover: false,
                 join_leave: false,
+                is_named: false,
                 info: None,
             };
             match subscribing::subscribe(&self.services, &self.hub, room, join) {

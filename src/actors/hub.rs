@@ -21,7 +21,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use super::{registry::RoomRef, room::Credit};
+use super::{
+    registry::RoomRef,
+    room::{Credit, Skipped},
+};
 use crate::{
     config::Limits,
     delta::RoomName,
@@ -63,6 +66,8 @@ pub enum Revoked {
 /// What a hub asks of a session's wire beyond writing.
 pub trait SessionWire {
     fn push(&self, frame: &Bytes);
+    /// So much waits that the wire would soon be closed if it got `bytes` more.
+    fn is_behind(&self, bytes: usize) -> bool;
     fn can_take_page(&self) -> bool;
     fn subscription_ended(&self, number: u32);
     /// The room has failed: whoever is subscribed to it, or about to be, must come back.
@@ -82,6 +87,10 @@ pub trait SessionWire {
 impl Wire for Rc<dyn SessionWire> {
     fn push(&self, frame: &Bytes) {
         (**self).push(frame);
+    }
+
+    fn is_behind(&self, bytes: usize) -> bool {
+        (**self).is_behind(bytes)
     }
 
     fn can_take_page(&self) -> bool {
@@ -301,6 +310,11 @@ impl Hub {
                 } => {
                     self.metrics.delivered(deliveries as usize);
                     self.metrics.delivery_took(age(stamped));
+                }
+                Notice::Skipped(room, sub) => {
+                    self.metrics.slow_skip();
+                    // One a subscription.
+                    room.addr.do_send(Skipped(sub));
                 }
                 Notice::Credit(..) => {}
             }

@@ -35,6 +35,7 @@ fn live(room: &str) -> Op {
         deltas: 1,
         stamped: 0,
         except: None,
+        skips: false,
     }
 }
 

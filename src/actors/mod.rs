@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
@@ -18,6 +19,8 @@ pub mod dispatch;
 pub mod follower;
 pub mod hub;
 pub mod life;
+mod passing;
+pub mod presence;
 pub mod registry;
 pub mod room;
 pub mod session;
@@ -35,6 +38,9 @@ pub struct Services {
     pub hubs: hub::Hubs,
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
+    pub presence: Arc<presence::Presence>,
+    /// The way to the other servers, if there may be any.
+    pub others: Option<Box<dyn Others>>,
     pub metrics: Metrics,
     /// How taking in what other producers publish is doing; none without a shared log.
     pub ingress: Option<Arc<Status>>,
@@ -43,6 +49,25 @@ pub struct Services {
     pub limits: Limits,
     pub publish: Publish,
     pub rooms: Rooms,
+}
+
+/// The way to the other servers of a cluster, for what may be lost.
+pub trait Others: Send + Sync {
+    /// Sends a message that all of them hear, this one among them; never waits. Whether it was taken: it is not while
+    /// there is no way, or too much waits.
+    fn tell(&self, topic: Topic, body: Bytes) -> bool;
+
+    /// Whether something that was taken has not been sent.
+    fn is_busy(&self) -> bool;
+}
+
+/// What a message between servers is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// Who is where.
+    Presence,
+    /// What a client said to a room, and is not stored.
+    Ephemeral,
 }
 
 /// How far the server has read a partition of a shared log.

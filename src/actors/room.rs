@@ -19,14 +19,23 @@ use tracing::{error, warn};
 use super::{
     Services,
     hub::{Hub, RoomFailed, Work},
+    presence::PresenceNews,
     registry::{RoomRef, Ticket},
 };
 use crate::{
     delta::{Delta, Erasure, RoomName},
-    protocol::{codes::Unsubscribe, frame::FRAME_TARGET_BYTES, reply::ClientInfo},
+    presence::{
+        entry::Count,
+        members::{Arrival, Push},
+    },
+    protocol::{
+        codes::Unsubscribe,
+        frame::FRAME_TARGET_BYTES,
+        reply::{self, ClientInfo},
+    },
     rooms::{
         history::{Page, PageLimit},
-        sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Passing, Sequence, SubId, Wait},
         store::StoreError,
     },
 };
@@ -93,6 +102,11 @@ pub struct Deltas(pub Vec<Arc<Delta>>);
 #[rtype(result = "()")]
 pub struct Erase(pub Erasure);
 
+/// A delta of a room that stores nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Pass(pub Passing);
+
 /// Something that is delivered and not stored.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -105,6 +119,11 @@ pub struct Ephemeral {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Credit(pub SubId);
+
+/// A subscriber was taken out, as its wire is too far behind.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Skipped(pub SubId);
 
 /// Everything up to `offset` is in this mailbox, in front of this.
 #[derive(Message)]
@@ -149,6 +168,8 @@ pub struct Room {
     hubs: Vec<(HubId, Addr<Hub>)>,
     /// Hubs that are busy with what the room sent last.
     under_way: Vec<(HubId, oneshot::Receiver<()>)>,
+    /// What presence knows of clients who are only counted.
+    counted: Count,
     retiring: Option<SpawnHandle>,
     retired: bool,
 }
@@ -162,13 +183,15 @@ impl Room {
     pub(super) fn new(name: RoomName, key: u64, services: Arc<Services>) -> Self {
         services.metrics.room_started();
         let epoch = services.history.epoch(&name);
+        let terms = services.terms(&name);
         Self {
-            sequence: Sequence::new(name.clone(), epoch, 0),
+            sequence: Sequence::new(name.clone(), epoch, 0).on(terms),
             name,
             key,
             services,
             hubs: Vec::new(),
             under_way: Vec::new(),
+            counted: Count::default(),
             retiring: None,
             retired: false,
         }
@@ -229,6 +252,40 @@ impl Room {
         ctx.spawn(caught_up.into_actor(self));
     }
 
+    /// Says who came and went, and passes on what clients are to be told of it.
+    fn tell_presence(&mut self) {
+        for news in self.sequence.take_news() {
+            match news {
+                Membership::Came { sub, info } => {
+                    let (arrival, pushes) = self.services.presence.come(&self.name, &info);
+                    self.pass_on(pushes);
+                    if arrival == Arrival::Known {
+                        let frame = reply::join_frame(&self.name, &info);
+                        self.sequence.own_join(sub, frame);
+                    }
+                }
+                Membership::Went { client } => {
+                    let pushes = self.services.presence.go(&self.name, client);
+                    self.pass_on(pushes);
+                }
+            }
+        }
+        let count = self.sequence.count();
+        if count != self.counted {
+            self.counted = count;
+            self.services.presence.count(&self.name, count);
+        }
+    }
+
+    fn pass_on(&mut self, pushes: Vec<Push>) {
+        for push in pushes {
+            self.sequence.membership(match push {
+                Push::Join(info) => reply::join_frame(&self.name, &info),
+                Push::Leave(info) => reply::leave_frame(&self.name, &info),
+            });
+        }
+    }
+
     fn unreadable(&mut self, sub: SubId, error: &dyn std::error::Error) -> Option<Wait> {
         error!(room.name = %self.name, %error, "history can't be read");
         self.sequence.failed(sub);
@@ -237,6 +294,7 @@ impl Room {
 
     /// Sends what is due, and counts.
     fn flush(&mut self, cx: &mut TaskContext<'_>, room: &RoomRef) {
+        self.tell_presence();
         loop {
             let sequence = &mut self.sequence;
             self.under_way.retain_mut(|(hub, done)| {
@@ -312,7 +370,8 @@ impl Actor for Room {
         // The room is registered: what is ordered from here on reaches it, what was before is in history.
         let history = &self.services.history;
         let (epoch, position) = (history.epoch(&self.name), history.durable(&self.name));
-        self.sequence = Sequence::new(self.name.clone(), epoch, position);
+        let terms = self.services.terms(&self.name);
+        self.sequence = Sequence::new(self.name.clone(), epoch, position).on(terms);
         let room = RoomRef {
             key: self.key,
             addr: ctx.address(),
@@ -325,6 +384,8 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.services.metrics.room_stopped();
         if !self.retired {
+            // Before another life of the room can begin and say who is there.
+            self.services.presence.room_ended(&self.name);
             self.services.registry.forget(&self.name, self.key);
             self.services.hubs.room_failed(&RoomFailed {
                 name: self.name.clone(),
@@ -414,8 +475,10 @@ impl Handler<Ask> for Room {
     fn handle(&mut self, message: Ask, _: &mut Self::Context) {
         let (id, hub) = message.hub;
         self.knows(id, hub);
-        self.sequence
-            .presence(message.session, id, message.command, message.stats);
+        self.tell_presence();
+        let presence = &self.services.presence;
+        let frame = presence.answer(&self.name, message.command, message.stats);
+        self.sequence.answer(message.session, id, frame);
         drop(message.ticket);
     }
 }
@@ -437,11 +500,38 @@ impl Handler<Erase> for Room {
     }
 }
 
+impl Handler<Pass> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Pass(passing): Pass, ctx: &mut Self::Context) {
+        self.sequence.pass(&passing);
+        self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<Skipped> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Skipped(sub): Skipped, _: &mut Self::Context) {
+        self.sequence.skipped(sub);
+    }
+}
+
 impl Handler<Ephemeral> for Room {
     type Result = ();
 
     fn handle(&mut self, Ephemeral { data, info }: Ephemeral, ctx: &mut Self::Context) {
         self.sequence.ephemeral(&data, &info);
+        self.hold_if_congested(ctx);
+    }
+}
+
+impl Handler<PresenceNews> for Room {
+    type Result = ();
+
+    fn handle(&mut self, PresenceNews: PresenceNews, ctx: &mut Self::Context) {
+        let pushes = self.services.presence.pushes(&self.name);
+        self.pass_on(pushes);
         self.hold_if_congested(ctx);
     }
 }

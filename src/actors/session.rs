@@ -14,11 +14,12 @@ use std::{
 };
 
 use actix::prelude::*;
+use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
 
 use super::{
-    Services,
+    Services, Topic,
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
@@ -29,17 +30,18 @@ use crate::{
     delta::{Delta, RoomName},
     log::publisher::{NewDelta, PublishError, wall_clock_ms},
     metrics::{Closing, Intake, Transport},
+    presence::form,
     protocol::{
         client_id,
         codes::{Disconnect, ErrorCode},
         format::Format,
         frame::FrameBuilder,
-        reply::{self, Outcome, Publication},
+        reply::{self, ClientInfo, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::PageLimit,
-        sequence::{Join, Start, SubId, answers},
+        sequence::{Join, Start, SubId},
         store::{Order, StoreError},
     },
 };
@@ -290,6 +292,7 @@ impl Session {
                     lasting,
                     must_recover,
                     join_leave,
+                    is_named: !self.core.info().user.is_empty(),
                     info: presence.then(|| self.core.info().clone()),
                 };
                 self.subscribe(room, join, ctx);
@@ -330,6 +333,7 @@ impl Session {
             } => {
                 let sent = self.within_rate(&room, rate) && {
                     let info = self.core.info().clone();
+                    self.tell_others(&room, &info, &data);
                     let sent = self.services.registry.pass(&room, Ephemeral { data, info });
                     matches!(sent, Some(Ok(())))
                 };
@@ -366,7 +370,10 @@ impl Session {
         self.cancel_stale(ctx);
         let random = self.core.info().id.as_u64_pair().0;
         self.slot = Some(self.hub.ping(self.id, random));
-        self.hub.belongs(self.id, &self.core.info().user);
+        let user = &self.core.info().user;
+        self.hub.belongs(self.id, user);
+        let presence = &self.services.presence;
+        presence.with(|core, now| core.user_came(now, user));
         debug!("connected");
     }
 
@@ -401,7 +408,8 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            self.wire.push(&answers::presence(command, vec![], stats));
+            let frame = self.services.presence.answer(room, command, stats);
+            self.wire.push(&frame);
             return;
         }
         let ask = |ticket: Ticket| Ask {
@@ -482,13 +490,7 @@ impl Session {
         }));
     }
 
-    fn publish(
-        &mut self,
-        command: u32,
-        room: RoomName,
-        body: bytes::Bytes,
-        ctx: &mut Context<Self>,
-    ) {
+    fn publish(&mut self, command: u32, room: RoomName, body: Bytes, ctx: &mut Context<Self>) {
         let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
         let delta = NewDelta {
             room,
@@ -519,6 +521,17 @@ impl Session {
                     }
                 }),
         );
+    }
+
+    /// As well as it goes: those who are at other servers may miss it.
+    fn tell_others(&self, room: &RoomName, info: &ClientInfo, data: &Bytes) {
+        if let Some(others) = &self.services.others {
+            let from = self.services.presence.id();
+            let body = form::encode_ephemeral(from, room, info, data);
+            if !others.tell(Topic::Ephemeral, body) {
+                self.services.metrics.presence().ephemeral_dropped();
+            }
+        }
     }
 
     fn within_rate(&mut self, room: &RoomName, rate: u32) -> bool {
@@ -566,6 +579,9 @@ impl Actor for Session {
         self.hub.belongs_no_more(self.id, &self.core.info().user);
         if let Some(slot) = self.slot.take() {
             self.hub.stop_pinging(self.id, slot);
+            let user = &self.core.info().user;
+            let presence = &self.services.presence;
+            presence.with(|core, now| core.user_went(now, user));
         }
         for (room, number) in self.core.subscriptions() {
             subscribing::leave(&self.services, &self.hub, room, self.sub(number));

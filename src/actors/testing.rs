@@ -16,12 +16,13 @@ use super::{
     Services,
     dispatch::RoomDispatch,
     hub::{Hub, Hubs, LocalHub, SessionWire},
+    presence::Presence,
     registry::Registry,
     room::{Deltas, Erase, Room, Subscribe},
 };
 use crate::{
     access::Access,
-    config::{ClientPublish, Config, Namespace, RoomAccess},
+    config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, Erasure, RoomName},
     log::{
         Next, OrderedLog,
@@ -31,6 +32,7 @@ use crate::{
         publishers::Publishers,
     },
     metrics::Metrics,
+    presence::core::Settings,
     protocol::{codes::Disconnect, format::Format, session::Recover},
     rooms::{
         retention::Retention,
@@ -48,6 +50,15 @@ const FOREVER: Retention = Retention {
     size: u64::MAX,
     ttl_ms: u64::MAX,
     bytes: u64::MAX,
+};
+
+/// Nobody is missed before they are.
+const PRESENCE: Settings = Settings {
+    grace: 0,
+    max_members: 100,
+    beat: 1_000,
+    user_events: false,
+    shared: false,
 };
 
 pub struct World {
@@ -106,6 +117,14 @@ impl World {
             client_publish_rate: 1,
             ..open.clone()
         };
+        let people = Namespace {
+            presence: true,
+            join_leave: true,
+            ..open.clone()
+        };
+        let namespaces: Namespaces = [("default", open), ("typing", typing), ("people", people)]
+            .into_iter()
+            .collect();
         let config = Config::default();
         let services = Arc::new(Services {
             history,
@@ -114,11 +133,11 @@ impl World {
             registry,
             hubs: Hubs::default(),
             dispatched: vec![pipeline.watch().dispatched],
+            presence: Arc::new(Presence::new(PRESENCE, namespaces.clone())),
+            others: None,
             metrics: Metrics::new(),
             ingress: None,
-            namespaces: [("default", open), ("typing", typing)]
-                .into_iter()
-                .collect(),
+            namespaces,
             access: Access::open(&config.access, &[], true).unwrap(),
             limits: config.limits,
             publish: config.publish,
@@ -201,6 +220,7 @@ pub fn fresh(session: u64) -> Join {
         lasting: Default::default(),
         must_recover: false,
         join_leave: false,
+        is_named: false,
         info: None,
     }
 }
@@ -278,6 +298,10 @@ impl SessionWire for Recorder {
         self.last_write.set(WRITES.get() + 1);
         WRITES.set(self.last_write.get());
         self.came.notify_one();
+    }
+
+    fn is_behind(&self, _: usize) -> bool {
+        self.busy.get()
     }
 
     fn can_take_page(&self) -> bool {

@@ -11,7 +11,9 @@ use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 
 use super::{
     Generation, Settings,
-    connection::{ConnectError, Connector},
+    bus::{Bus, Listener},
+    connection::{ConnectError, Connector, Link},
+    events::Notifier,
     ingress::{self, Ingress},
     partition::AmqpLog,
     reader::Start,
@@ -93,6 +95,26 @@ impl Cluster {
             generation,
             start,
         )
+    }
+
+    /// The way to the other instances.
+    pub fn bus(&self, listener: Arc<dyn Listener>) -> Bus {
+        let prefix = &self.settings.prefix;
+        let (bus, task) = Bus::open(self.link(format!("{prefix} bus")), prefix, listener);
+        self.runtime.spawn(task);
+        bus
+    }
+
+    /// The way to the backend.
+    pub fn notifier(&self) -> Notifier {
+        let prefix = &self.settings.prefix;
+        let (notifier, task) = Notifier::open(self.link(format!("{prefix} events")), prefix);
+        self.runtime.spawn(task);
+        notifier
+    }
+
+    fn link(&self, name: String) -> Link {
+        Link::new(self.connector.clone(), name)
     }
 
     /// Begins to take in what others publish, once `begin` says so.

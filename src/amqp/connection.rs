@@ -21,7 +21,7 @@ pub enum ConnectError {
     NoAddress,
     #[error("can't read the CA file {path}: {source}")]
     CaFile { path: PathBuf, source: io::Error },
-    #[error("can't connect to {address}: {source}")]
+    #[error("can't connect to {address}: {}", explain(source))]
     Broker {
         address: String,
         source: lapin::Error,
@@ -31,6 +31,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the broker refuses the user, or the virtual host to them.
+    pub fn is_refused(&self) -> bool {
+        let Self::Broker { source, .. } = self else {
+            return false;
+        };
+        matches!(reply(source), Some((403 | 530, _)))
+    }
+
     /// Whether trying again won't help: the broker refuses the user, or the virtual host to them,
     /// or its certificate is not trusted.
     pub fn is_permanent(&self) -> bool {
@@ -38,7 +46,7 @@ impl ConnectError {
             Self::NoAddress | Self::CaFile { .. } => true,
             Self::Broker { source, .. } => match source.kind() {
                 ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
-                _ => matches!(reply(source), Some((403 | 530, _))),
+                _ => self.is_refused(),
             },
             Self::NoAnswer { .. } => false,
         }
@@ -163,6 +171,22 @@ impl Link {
 fn random() -> u64 {
     // All of the lower half is random but its two highest bits.
     Uuid::new_v4().as_u64_pair().1 << 2
+}
+
+/// What is wrong, and what would be right.
+fn explain(error: &lapin::Error) -> String {
+    match (reply(error), error.kind()) {
+        (Some((403, _)), _) => "the broker refuses the user or the password".into(),
+        (Some((530, words)), _) => {
+            format!("the broker does not let the user into that virtual host ({words})")
+        }
+        (_, ErrorKind::IOError(cause)) if cause.kind() == io::ErrorKind::InvalidData => format!(
+            "no TLS that can be trusted: {cause}; amqps:// needs a port that speaks TLS, and a CA \
+             that has signed the broker's certificate"
+        ),
+        (_, ErrorKind::IOError(cause)) => cause.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// What the broker answered: a code of AMQP, such as 404, and its words.

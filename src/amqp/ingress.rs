@@ -9,12 +9,13 @@
 //! behind what came after it.
 //!
 //! [`message`] knows what a message may hold, [`session`] is one connection, [`rejects`] puts away
-//! what is no delta.
+//! what is no delta, and [`put_away`] is for those who look after that.
 
 pub mod delivery;
 pub mod message;
+pub mod put_away;
 pub mod rejects;
-mod session;
+pub mod session;
 
 use std::{sync::Arc, time::Duration};
 

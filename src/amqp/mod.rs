@@ -13,8 +13,10 @@
 
 pub mod address;
 pub mod attach;
+pub mod bus;
 pub mod cluster;
 pub mod connection;
+pub mod events;
 pub mod generations;
 pub mod ingress;
 pub mod partition;

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::client::{http::HttpError, socket::SocketError};
+use crate::{
+    amqp::{ingress::put_away::PutAwayError, topology::TopologyError},
+    client::{http::HttpError, socket::SocketError},
+};
 
 /// For the end of every command's help; `docs/cli.md` says more.
 pub const HELP: &str = "\
@@ -39,6 +42,21 @@ impl Exit {
                 HttpError::Unreachable { .. } | HttpError::Lost { .. } => Self::Away,
                 HttpError::Problem(problem) => Self::of_status(problem.status),
                 HttpError::Unexpected { .. } => Self::Failed,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<TopologyError>() {
+            return match error {
+                TopologyError::Forbidden { .. } => Self::Refused,
+                TopologyError::Connect(error) if error.is_refused() => Self::Refused,
+                error if error.is_permanent() => Self::Failed,
+                _ => Self::Away,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<PutAwayError>() {
+            return match error {
+                error if error.is_refused() => Self::Refused,
+                error if error.is_permanent() => Self::Failed,
+                _ => Self::Away,
             };
         }
         match error.downcast_ref::<SocketError>() {

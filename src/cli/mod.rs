@@ -16,6 +16,7 @@ mod moment;
 mod patience;
 mod print;
 mod publish;
+mod rejected;
 mod serve;
 mod tail;
 mod token;
@@ -52,6 +53,8 @@ enum Command {
     Import(import::Flags),
     /// Put load on a server, and check that every delta arrives exactly once and in order
     Bench(bench::Flags),
+    /// Look at messages of other producers that were no deltas, put them back or delete them
+    Rejected(rejected::Flags),
     /// Make API keys
     Key(key::Flags),
     /// Make a client's token, for trying
@@ -128,6 +131,7 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => on_this_thread(export::run(flags)),
         Command::Import(flags) => on_this_thread(import::run(flags)),
         Command::Compact(flags) => compact::run(&flags),
+        Command::Rejected(flags) => on_this_thread(rejected::run(flags)),
         Command::Key(flags) => key::run(&flags),
         Command::Token(flags) => token::run(flags),
         Command::Config(flags) => config::run(&flags),

@@ -61,6 +61,67 @@ impl ServeFlags {
     }
 }
 
+/// Flags of the commands that work on the log in RabbitMQ.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AmqpFlags {
+    /// RabbitMQ, amqp://user:password@host:port/vhost, or several addresses of one cluster with commas
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+
+    /// Begins the names of everything in RabbitMQ [default: roomwire]
+    #[arg(long, value_name = "NAME")]
+    pub amqp_prefix: Option<String>,
+
+    /// Certificates, in PEM, that RabbitMQ's may be signed by, besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<String>,
+
+    /// Configuration file of a server, for what no flag gives; it must exist [default: roomwire.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Given by the one command that takes it.
+    #[arg(skip)]
+    pub set_up: SetUp,
+}
+
+/// What only matters to whoever sets up a log.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SetUp {
+    /// Streams that the rooms are spread over, for ever [default: 4]
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<String>,
+
+    /// For how long RabbitMQ keeps a delta, at least [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<String>,
+
+    /// About how much of each partition RabbitMQ keeps [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_bytes: Option<String>,
+}
+
+impl AmqpFlags {
+    /// Key, flag and value of what was given.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+        let SetUp {
+            partitions,
+            max_age,
+            max_bytes,
+        } = &self.set_up;
+        [
+            ("amqp.url", "--amqp-url", &self.amqp_url),
+            ("amqp.prefix", "--amqp-prefix", &self.amqp_prefix),
+            ("amqp.ca_file", "--ca-file", &self.ca_file),
+            ("amqp.partitions", "--partitions", partitions),
+            ("amqp.max_age", "--max-age", max_age),
+            ("amqp.max_bytes", "--max-bytes", max_bytes),
+        ]
+        .into_iter()
+        .filter_map(|(key, flag, value)| Some((key, flag, value.clone()?.into())))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{Args, Command, FromArgMatches};

@@ -9,10 +9,7 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{
-    error::{BadSetting, ConfigError},
-    flags::ServeFlags,
-};
+use super::error::{BadSetting, ConfigError};
 
 /// Read if it exists in the working directory, and no `--config` names another.
 pub(super) const DEFAULT_FILE: &str = "roomwire.toml";
@@ -40,18 +37,19 @@ impl Provider for Layer {
 
 /// Each variable and each flag is a layer of its own, so that a mistake is reported under its name.
 pub(super) fn merge(
-    flags: &ServeFlags,
+    named: Option<&Path>,
+    flags: impl IntoIterator<Item = (&'static str, &'static str, Value)>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     default_file: &Path,
 ) -> Result<Figment, ConfigError> {
     let mut layers = Figment::new();
-    if let Some(layer) = file_layer(flags.config.as_deref(), default_file)? {
+    if let Some(layer) = file_layer(named, default_file)? {
         layers = layers.merge(layer);
     }
     for layer in environment_layers(environment)? {
         layers = layers.merge(layer);
     }
-    for (key, flag, value) in flags.given() {
+    for (key, flag, value) in flags {
         layers = layers.merge(Layer {
             origin: flag.to_owned(),
             settings: nested(key, value),

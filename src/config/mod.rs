@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod log;
 mod namespaces;
+mod presence;
 mod publish;
 mod reader;
 mod rooms;
@@ -32,12 +33,15 @@ pub use self::{
     access::{Access, Secret},
     amqp::Amqp,
     error::{BadSetting, ConfigError},
-    flags::ServeFlags,
+    flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
     keys::{ApiKey, Scope},
     limits::Limits,
     log::{Log, LogFormat},
-    namespaces::{ClientPublish, History, Namespace, Namespaces, RoomAccess, UnknownNamespace},
+    namespaces::{
+        ClientPublish, History, Namespace, Namespaces, RoomAccess, Slow, UnknownNamespace,
+    },
+    presence::Presence,
     publish::Publish,
     reader::Shown,
     rooms::Rooms,
@@ -56,6 +60,7 @@ pub struct Config {
     pub storage: Storage,
     pub amqp: Amqp,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub http: Http,
     pub access: Access,
     pub keys: Vec<ApiKey>,
@@ -68,9 +73,22 @@ impl Config {
         Self::from_sources(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))
     }
 
+    /// As [`Self::load`], for a command that works on the log in RabbitMQ.
+    pub fn load_amqp(flags: &AmqpFlags) -> Result<Self, ConfigError> {
+        let (named, default_file) = (flags.config.as_deref(), Path::new(layers::DEFAULT_FILE));
+        let layers = layers::merge(named, flags.given(), env::vars_os(), default_file)?;
+        let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
+        Ok(config)
+    }
+
     /// Every setting, as [`Config::load`] would read it.
     pub fn explain(flags: &ServeFlags) -> Result<Vec<Shown>, ConfigError> {
-        let layers = layers::merge(flags, env::vars_os(), Path::new(layers::DEFAULT_FILE))?;
+        let layers = layers::merge(
+            flags.config.as_deref(),
+            flags.given(),
+            env::vars_os(),
+            Path::new(layers::DEFAULT_FILE),
+        )?;
         let (_, settings) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(settings.into_iter().map(Shown::from).collect())
     }
@@ -80,7 +98,8 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         default_file: &Path,
     ) -> Result<Self, ConfigError> {
-        let layers = layers::merge(flags, environment, default_file)?;
+        let named = flags.config.as_deref();
+        let layers = layers::merge(named, flags.given(), environment, default_file)?;
         let (config, _) = Self::read(layers).map_err(ConfigError::Settings)?;
         Ok(config)
     }
@@ -96,6 +115,7 @@ impl Config {
             storage: Storage::read(from),
             amqp: Amqp::read(from),
             rooms: Rooms::read(from),
+            presence: Presence::read(from),
             http: Http::read(from, server.dev),
             access: Access::read(from),
             keys: ApiKey::read_all(from),

@@ -19,12 +19,18 @@ pub struct Namespaces {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     pub access: RoomAccess,
+    /// Whether deltas are kept at all.
+    pub store: bool,
     pub history: History,
+    pub slow: Slow,
     pub client_publish: ClientPublish,
     /// What one session may publish in a second.
     pub client_publish_rate: u32,
+    /// Clients may ask who is in a room, and not only how many.
     pub presence: bool,
     pub join_leave: bool,
+    /// The backend hears of rooms that are occupied and vacated.
+    pub events: bool,
 }
 
 /// Who may follow a room. A client's token may open more; see `access/rules.rs`.
@@ -45,6 +51,15 @@ pub struct History {
     pub size: u64,
     pub ttl: Duration,
     pub bytes: u64,
+}
+
+/// What becomes of a client that reads more slowly than a room goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// It is disconnected, and comes back.
+    Disconnect,
+    /// It is taken out of the room, and enters again at the newest.
+    Skip,
 }
 
 /// What becomes of a delta that a client publishes through its own socket.
@@ -102,6 +117,11 @@ impl Namespaces {
         kept.max().unwrap_or_default()
     }
 
+    /// Whether the backend hears of some room.
+    pub fn have_events(&self) -> bool {
+        self.by_name.values().any(|namespace| namespace.events)
+    }
+
     /// The namespace that a room belongs to.
     pub fn of(&self, room: &RoomName) -> Result<&Namespace, UnknownNamespace> {
         self.by_name
@@ -139,7 +159,7 @@ impl Namespace {
             true => RoomAccess::Public,
             false => RoomAccess::Token,
         };
-        Self {
+        let namespace = Self {
             access: from.choice(
                 &key("access"),
                 access,
@@ -149,11 +169,17 @@ impl Namespace {
                     ("user-limited", RoomAccess::UserLimited),
                 ],
             ),
+            store: from.switch(&key("store"), true),
             history: History {
                 size: from.number(&key("history_size"), 10_000, 1..=1_000_000_000),
                 ttl: from.duration(&key("history_ttl"), DAY, SECOND..=3650 * DAY),
                 bytes: from.size(&key("history_bytes"), 16 * MIB, KIB..=TIB),
             },
+            slow: from.choice(
+                &key("slow"),
+                Slow::Disconnect,
+                &[("disconnect", Slow::Disconnect), ("skip", Slow::Skip)],
+            ),
             client_publish: from.choice(
                 &key("client_publish"),
                 ClientPublish::Off,
@@ -166,6 +192,14 @@ impl Namespace {
             client_publish_rate: from.number(&key("client_publish_rate"), 10, 1..=1000),
             presence: from.switch(&key("presence"), false),
             join_leave: from.switch(&key("join_leave"), false),
-        }
+            events: from.switch(&key("events"), false),
+        };
+        from.require(
+            namespace.store || namespace.client_publish != ClientPublish::Stored,
+            &key("client_publish"),
+            "something else beside",
+            &key("store"),
+        );
+        namespace
     }
 }

@@ -254,8 +254,8 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
     assert_eq!(
         file("[namespaces.chat]\nhistory = 1").mistakes(),
         "roomwire.toml: there is no setting namespaces.chat.history; \
-         [namespaces.chat] has access, history_size, history_ttl, history_bytes, client_publish, \
-         client_publish_rate, presence, join_leave"
+         [namespaces.chat] has access, store, history_size, history_ttl, history_bytes, slow, \
+         client_publish, client_publish_rate, presence, join_leave"
     );
     for wrong in [
         "[storge]",
@@ -334,6 +334,15 @@ fn settings_that_do_not_go_together_are_both_named() {
             "{wrong:?}: {mistakes}"
         );
     }
+}
+
+#[test]
+fn clients_store_nothing_where_nothing_is_stored() {
+    assert_eq!(
+        file("[namespaces.default]\nstore = false\nclient_publish = \"stored\"").mistakes(),
+        "namespaces.default.client_publish is \"stored\" (roomwire.toml), but it must be something else \
+         beside namespaces.default.store, which is false (roomwire.toml)"
+    );
 }
 
 #[test]

@@ -167,6 +167,11 @@ impl SessionWire for BodyWire {
         }
     }
 
+    fn is_behind(&self, bytes: usize) -> bool {
+        let outbox = self.outbox.borrow();
+        !outbox.chunks.is_empty() && outbox.bytes + bytes > self.max_bytes / 2
+    }
+
     fn can_take_page(&self) -> bool {
         if self.closing.get().is_some() {
             // Nothing more is read: a replay would run through the whole history for nobody.

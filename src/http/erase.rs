@@ -69,6 +69,7 @@ async fn erase(
     parameters: &Parameters,
     state: &State,
 ) -> Result<HttpResponse, Problem> {
+    state.must_store(&room)?;
     let epoch = state.services.history.epoch(&room);
     let asked = parameters.text("epoch").unwrap_or_default();
     if !asked.is_empty() && *asked != *epoch {

@@ -63,6 +63,7 @@ enum Kind {
     ForeignOrigin,
     NotFound,
     NoSuchDelta,
+    NotStored,
     MethodNotAllowed,
     TooLarge,
     TooManyDeltas,
@@ -106,6 +107,7 @@ impl Kind {
             Self::ForeignOrigin => ("foreign-origin", S::FORBIDDEN, "Foreign origin"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
             Self::NoSuchDelta => ("no-such-delta", S::NOT_FOUND, "No such delta"),
+            Self::NotStored => ("not-stored", S::NOT_FOUND, "Not stored"),
             Self::MethodNotAllowed => (
                 "method-not-allowed",
                 S::METHOD_NOT_ALLOWED,
@@ -270,6 +272,17 @@ impl Problem {
         Self::new(
             Kind::NoSuchDelta,
             format!("nothing is left of another epoch than {epoch}"),
+        )
+    }
+
+    pub fn not_stored(room: &RoomName) -> Self {
+        let namespace = room.namespace();
+        Self::new(
+            Kind::NotStored,
+            format!(
+                "nothing is kept of room {room}: namespaces.{namespace}.store is false, so there is \
+                 nothing to read or to erase"
+            ),
         )
     }
 

@@ -96,6 +96,7 @@ pub async fn deltas(
     let reader = state.reader(request.headers())?;
     let parameters = Parameters::of(&request, PARAMETERS)?;
     let room = state.readable(&reader, &room)?;
+    state.must_store(&room)?;
     let question = question(&parameters)?;
     let wait = wait(&parameters, question)?;
     let asked = parameters.text("epoch").unwrap_or_default();

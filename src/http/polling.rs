@@ -53,6 +53,7 @@ pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpRes
     let caller = state.reader(request.headers())?;
     let parameters = Parameters::with_many(&request, PARAMETERS, "room")?;
     let rooms = reading::rooms(&state, &caller, parameters.all("room").collect())?;
+    rooms.iter().try_for_each(|room| state.must_store(room))?;
     let from = reading::from(&request, &parameters)?;
     let (limit, wait) = (limit(&parameters)?, wait(&parameters)?);
     let places = reading::places(&state, rooms, from).await?;

@@ -63,6 +63,7 @@ enum Entry<'a> {
 /// What became of an entry that was published.
 enum Outcome {
     Placed(Published),
+    /// It has no place yet, or never gets one.
     Unplaced(Arc<str>),
 }
 
@@ -124,11 +125,9 @@ pub async fn one(
     };
     let span = info_span!("publish", room.name = %room, client = peer(&request));
     let outcome = publish(&state, vec![delta]).instrument(span).await.pop();
-    let published = match outcome.unwrap_or(Err(PublishError::OutcomeUnknown)) {
-        Err(PublishError::Unplaced { id }) => {
-            return Ok(HttpResponse::Accepted().json(IdOnly { id: &id }));
-        }
-        outcome => outcome?,
+    let published = match outcome.unwrap_or(Err(PublishError::OutcomeUnknown))? {
+        Outcome::Unplaced(id) => return Ok(HttpResponse::Accepted().json(IdOnly { id: &id })),
+        Outcome::Placed(published) => published,
     };
     let mut response = HttpResponse::build(status(&published));
     if prefers_minimal(request.headers()) {
@@ -166,12 +165,8 @@ pub async fn batch(
         .into_iter()
         .map(|entry| {
             entry?;
-            match published.next() {
-                Some(Ok(published)) => Ok(Outcome::Placed(published)),
-                Some(Err(PublishError::Unplaced { id })) => Ok(Outcome::Unplaced(id)),
-                Some(Err(error)) => Err(error.into()),
-                None => Err(PublishError::OutcomeUnknown.into()),
-            }
+            let outcome = published.next();
+            Ok(outcome.unwrap_or(Err(PublishError::OutcomeUnknown))?)
         })
         .collect();
     let results = outcomes
@@ -234,7 +229,32 @@ fn entry_error(error: &serde_json::Error) -> String {
 }
 
 /// Publishes, and counts what became of it.
-async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Published, PublishError>> {
+async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Outcome, PublishError>> {
+    let mut stored = Vec::new();
+    let passed: Vec<_> = deltas
+        .into_iter()
+        .map(|delta| match state.services.stores(&delta.room) {
+            true => {
+                stored.push(delta);
+                None
+            }
+            false => Some(Outcome::Unplaced(state.services.pass(delta))),
+        })
+        .collect();
+    let mut stored = store(state, stored).await.into_iter();
+    let outcomes = passed.into_iter().map(|passed| match passed {
+        Some(passed) => Ok(passed),
+        None => match stored.next() {
+            Some(Ok(published)) => Ok(Outcome::Placed(published)),
+            Some(Err(PublishError::Unplaced { id })) => Ok(Outcome::Unplaced(id)),
+            Some(Err(error)) => Err(error),
+            None => Err(PublishError::OutcomeUnknown),
+        },
+    });
+    outcomes.collect()
+}
+
+async fn store(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Published, PublishError>> {
     if deltas.is_empty() {
         return vec![];
     }

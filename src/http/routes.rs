@@ -65,6 +65,14 @@ impl State {
         }
     }
 
+    /// Where nothing is kept there is nothing to read or to erase.
+    pub fn must_store(&self, room: &RoomName) -> Result<(), Problem> {
+        match self.services.stores(room) {
+            true => Ok(()),
+            false => Err(Problem::not_stored(room)),
+        }
+    }
+
     /// A place for one more session.
     pub fn admit(&self) -> Result<Admission, Problem> {
         let limit = self.services.limits.max_sessions;

@@ -56,6 +56,29 @@ pub fn write_object(out: &mut BytesMut, delta: &Delta) {
         .expect("plain structs with string keys, written to memory");
 }
 
+/// The event of a delta that is not stored. It has no `id:`, so that it moves nobody on.
+pub fn write_unstored(out: &mut BytesMut, room: &RoomName, data: &Bytes, key: Option<&str>) {
+    #[derive(serde::Serialize)]
+    struct Object<'a> {
+        room: &'a RoomName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        data: &'a RawValue,
+    }
+    let data = serde_json::from_slice(data).unwrap_or(RawValue::NULL);
+    out.put_slice(b"data: ");
+    serde_json::to_writer(
+        out.writer(),
+        &Object {
+            room,
+            id: key,
+            data,
+        },
+    )
+    .expect("plain structs with string keys, written to memory");
+    out.put_slice(END);
+}
+
 /// Tells a reader that something of the room is missing for good, and that it goes on from `offset`.
 pub fn reload(room: &RoomName, ids: &SingleRoom, offset: u64) -> Bytes {
     let mut out = BytesMut::new();

@@ -49,6 +49,12 @@ pub enum Outcome<'a> {
     Refresh(Refreshed<'a>),
     SubRefresh(Lasting),
     Subscribe(Subscribed<'a>),
+    /// Of a room that stores nothing: neither position nor recovery.
+    #[serde(rename = "subscribe")]
+    SubscribeUnstored {
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        was_recovering: bool,
+    },
     Unsubscribe {},
     Publish {},
     Presence {
@@ -127,12 +133,12 @@ pub struct Subscribed<'a> {
 
 /// Clients of a room by id.
 #[derive(Debug)]
-pub struct Presence<'a>(pub Vec<&'a ClientInfo>);
+pub struct Presence<'a>(pub &'a [ClientInfo]);
 
 impl Serialize for Presence<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for info in &self.0 {
+        for info in self.0 {
             map.serialize_entry(&info.id.hyphenated().to_string(), info)?;
         }
         map.end()
@@ -248,6 +254,29 @@ pub fn write_ephemeral(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, 
     write_push(frame, room, body);
 }
 
+/// A push of a delta that is not stored: it has no offset, so that it moves nobody's position.
+pub fn write_unstored(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, key: Option<&str>) {
+    #[derive(Serialize)]
+    struct Unstored<'a> {
+        data: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tags: Option<Tags<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Body<'a> {
+        r#pub: Unstored<'a>,
+    }
+    let data = raw(data).unwrap_or(RawValue::NULL);
+    let tags = key.map(|id| Tags { id });
+    write_push(
+        frame,
+        room,
+        Body {
+            r#pub: Unstored { data, tags },
+        },
+    );
+}
+
 pub fn join_frame(room: &RoomName, info: &ClientInfo) -> Bytes {
     push_frame(room, PushBody::Join { info })
 }
@@ -340,7 +369,7 @@ mod tests {
         let line = br#"{"id":5,"unsubscribe":{}}"#;
         assert_eq!(reply_frame(5, &Outcome::Unsubscribe {}), text(line));
         let outcome = Outcome::Presence {
-            presence: Presence(vec![]),
+            presence: Presence(&[]),
         };
         assert_eq!(
             reply_frame(6, &outcome),

@@ -279,14 +279,18 @@ impl Session {
                     .map_err(fail)?,
             );
         } else if let Some(request) = command.presence {
-            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
+            let room = self
+                .presence_room(&request.channel, policy, false)
+                .map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
                 stats: false,
             });
         } else if let Some(request) = command.presence_stats {
-            let room = self.presence_room(&request.channel, policy).map_err(fail)?;
+            let room = self
+                .presence_room(&request.channel, policy, true)
+                .map_err(fail)?;
             effects.push(Effect::Presence {
                 command: id,
                 room,
@@ -633,11 +637,17 @@ impl Session {
             .ok_or_else(|| ErrorCode::PERMISSION_DENIED.because("subscribe to the room first"))
     }
 
-    fn presence_room(&self, channel: &str, policy: Policy<'_>) -> Result<RoomName, ErrorCode> {
+    /// How many are in a room (`stats`) may be asked of any; who they are, where its namespace says so.
+    fn presence_room(
+        &self,
+        channel: &str,
+        policy: Policy<'_>,
+        stats: bool,
+    ) -> Result<RoomName, ErrorCode> {
         let room = room_name(channel)?;
         let namespace = namespace_of(&room, policy.namespaces)?;
         self.may_ask(&room, namespace)?;
-        match namespace.presence {
+        match stats || namespace.presence {
             true => Ok(room),
             false => {
                 Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace keeps no presence"))
@@ -652,7 +662,11 @@ impl Session {
         policy: Policy<'_>,
     ) -> Result<Effect, ErrorCode> {
         let room = room_name(&request.channel)?;
-        self.may_ask(&room, namespace_of(&room, policy.namespaces)?)?;
+        let namespace = namespace_of(&room, policy.namespaces)?;
+        self.may_ask(&room, namespace)?;
+        if !namespace.store {
+            return Err(ErrorCode::NOT_AVAILABLE.because("the room's namespace stores nothing"));
+        }
         let since = request.since.as_ref().map(|since| Recover {
             offset: since.offset,
             epoch: (&*since.epoch).into(),

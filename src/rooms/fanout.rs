@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
+    ops::Range,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use super::sequence::{Op, SubId};
 pub trait Wire: Clone {
     /// Writes or queues one whole frame. A wire that is over its bound closes itself; one that is closed drops it.
     fn push(&self, frame: &Bytes);
+
+    /// So much waits that the wire would soon be closed if it got `bytes` more.
+    fn is_behind(&self, bytes: usize) -> bool;
 
     /// Nothing is queued, so a page of a replay may be written. When that is refused, [`FanOut::drained`] is owed.
     fn can_take_page(&self) -> bool;
@@ -32,6 +36,8 @@ pub enum Notice<R> {
     Done(R),
     /// The wire of `sub` takes a page.
     Credit(R, SubId),
+    /// `sub` is taken out of the room, as its wire is too far behind.
+    Skipped(R, SubId),
     /// Frames with deltas were written to wires.
     Delivered { deliveries: u64, stamped: u64 },
 }
@@ -213,10 +219,15 @@ impl<R: Clone + Eq + Hash, W: Wire> FanOut<R, W> {
                 deltas,
                 stamped,
                 except,
+                skips,
             } => {
-                let Some(members) = self.rooms.get(room) else {
+                let Some(members) = self.rooms.get_mut(room) else {
                     return true;
                 };
+                if *skips {
+                    let stretch = *walked..*walked + (*budget).max(1);
+                    take_out_slow(room, members, stretch, frame.len(), notices);
+                }
                 let end = members.len().min(*walked + (*budget).max(1));
                 let mut written = (end - *walked) as u64;
                 match except {
@@ -284,6 +295,25 @@ impl<R: Clone + Eq + Hash, W: Wire> FanOut<R, W> {
                 .is_some()
         {
             outlet.grant_next(notices);
+        }
+    }
+}
+
+/// Takes those out of the next stretch of a walk whose wires are too far behind for a frame. Others move up into their
+/// places, from behind the stretch.
+fn take_out_slow<R: Clone, W: Wire>(
+    room: &R,
+    members: &mut IndexMap<SubId, Member<W>>,
+    stretch: Range<usize>,
+    frame: usize,
+    notices: &mut Vec<Notice<R>>,
+) {
+    let mut at = stretch.start;
+    while at < stretch.end.min(members.len()) {
+        if !members[at].wire.is_behind(frame) {
+            at += 1;
+        } else if let Some((sub, _)) = members.swap_remove_index(at) {
+            notices.push(Notice::Skipped(room.clone(), sub));
         }
     }
 }

@@ -10,6 +10,7 @@ struct Record {
     frames: Vec<Bytes>,
     ended: Vec<u32>,
     busy: bool,
+    behind: bool,
 }
 
 impl Recorder {
@@ -27,6 +28,10 @@ impl Recorder {
 impl Wire for Recorder {
     fn push(&self, frame: &Bytes) {
         self.0.borrow_mut().frames.push(frame.clone());
+    }
+
+    fn is_behind(&self, _: usize) -> bool {
+        self.0.borrow().behind
     }
 
     fn can_take_page(&self) -> bool {
@@ -68,6 +73,7 @@ fn live(frame: &'static str) -> Op {
         deltas: 2,
         stamped: 5,
         except: None,
+        skips: false,
     }
 }
 
@@ -108,6 +114,7 @@ fn a_session_that_is_excluded_is_passed_over_and_not_counted() {
         deltas: 2,
         stamped: 5,
         except: Some(2),
+        skips: false,
     };
     let told = work(&mut table, "a", vec![to_others, live("2")]);
     let delivered = |deliveries| Notice::Delivered {
@@ -117,6 +124,42 @@ fn a_session_that_is_excluded_is_passed_over_and_not_counted() {
     assert_eq!(told, [delivered(4), delivered(6)]);
     assert_eq!(wires[1].take(), ["2"]);
     assert_eq!(wires[2].take(), ["1", "2"]);
+}
+
+#[test]
+fn where_the_slow_are_skipped_each_is_taken_out_once_and_the_others_go_on() {
+    let (mut table, wires) = table(4);
+    work(&mut table, "a", (1..=4).map(attach).collect());
+    for wire in &wires {
+        wire.take();
+    }
+    let skipping = |frame: &'static str| Op::Live {
+        frame: frame.into(),
+        deltas: 1,
+        stamped: 5,
+        except: None,
+        skips: true,
+    };
+    wires[1].0.borrow_mut().behind = true;
+    wires[3].0.borrow_mut().behind = true;
+    let delivered = Notice::Delivered {
+        deliveries: 2,
+        stamped: 5,
+    };
+    let told = work(&mut table, "a", vec![skipping("1"), skipping("2")]);
+    let skipped = |session| Notice::Skipped("a", sub(session));
+    assert_eq!(told, [skipped(2), skipped(4), delivered.clone(), delivered]);
+    for (wire, frames) in wires.iter().zip([2, 0, 2, 0]) {
+        assert_eq!(wire.take().len(), frames);
+    }
+    let end = |session| Op::End {
+        sub: sub(session),
+        frame: "come back".into(),
+    };
+    work(&mut table, "a", vec![end(2), end(4), detach(1), detach(3)]);
+    assert_eq!(wires[1].take(), ["come back"]);
+    assert_eq!(wires[1].0.borrow().ended, [7]);
+    assert_eq!(table.rooms(), 0);
 }
 
 #[test]

@@ -207,9 +207,12 @@ impl History {
             return Ok(0);
         }
         let (mut before, mut left) = (durable, count);
-        let all = (1, durable);
+        let all = (self.shared.floored(room)?.hidden() + 1, durable);
         self.shared
-            .visit(room, all, Order::Descending, |offset, _| {
+            .visit(room, all, Order::Descending, |offset, entry| {
+                if entry.is_blank() {
+                    return ControlFlow::Continue(());
+                }
                 if left == 0 {
                     return ControlFlow::Break(());
                 }

@@ -14,10 +14,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::{answers::Answers, lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, Erasure, RoomName},
+    presence::entry::Count,
     protocol::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
@@ -46,6 +48,36 @@ pub struct SubId {
 /// Bytes of ops that may wait for busy hubs before the room stops taking deltas.
 const CONGESTED_BYTES: usize = 1024 * 1024;
 
+/// What is promised of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Deltas are kept, so that positions mean something.
+    pub stored: bool,
+    /// Who reads too slowly is taken out of the room instead of being disconnected.
+    pub skips: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            stored: true,
+            skips: false,
+        }
+    }
+}
+
+/// A delta that is not stored, on its way to who is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    /// One line of valid JSON.
+    pub data: Bytes,
+    pub key: Option<Arc<str>>,
+    /// The client that is not sent it.
+    pub exclude: Option<Uuid>,
+    /// When it came, in ms since the Unix epoch.
+    pub stamped: u64,
+}
+
 /// A client asks to follow the room.
 #[derive(Debug, Clone)]
 pub struct Join {
@@ -62,8 +94,17 @@ pub struct Join {
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
     pub join_leave: bool,
-    /// Who it is, where the room keeps presence.
+    /// Has a user, and is not anonymous.
+    pub is_named: bool,
+    /// Who it is, where the room's members are known by name.
     pub info: Option<ClientInfo>,
+}
+
+/// Who came to the room or left it, where its members are known by name. In the order of the ops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    Came { sub: SubId, info: ClientInfo },
+    Went { client: Uuid },
 }
 
 /// Where a subscription begins.
@@ -122,7 +163,6 @@ struct Replay {
     /// It comes back to a position. Else it asks for what is kept, and nothing can be missing.
     recovers: bool,
     must_recover: bool,
-    join_leave: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +171,9 @@ struct Subscriber {
     format: Format,
     lasting: Lasting,
     phase: Phase,
+    is_named: bool,
+    /// Wants pushes about who joins and leaves.
+    join_leave: bool,
     info: Option<Box<ClientInfo>>,
 }
 
@@ -145,6 +188,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Sequence {
     room: RoomName,
+    terms: Terms,
     epoch: Epoch,
     /// Everything of this room up to here was handled.
     position: u64,
@@ -152,6 +196,8 @@ pub struct Sequence {
     lanes: Lanes,
     tail: Tail,
     tally: Tally,
+    count: Count,
+    news: Vec<Membership>,
 }
 
 impl Sequence {
@@ -160,13 +206,23 @@ impl Sequence {
         let ids = SingleRoom::new(&room, &epoch);
         Self {
             room,
+            terms: Terms::default(),
             epoch,
             position,
             subscribers: HashMap::new(),
             lanes: Lanes::new(ids),
             tail: Tail::default(),
             tally: Tally::default(),
+            count: Count::default(),
+            news: Vec::new(),
         }
+    }
+
+    /// The same room with other promises.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self.lanes.skip_slow(terms.skips);
+        self
     }
 
     pub fn position(&self) -> u64 {
@@ -207,6 +263,32 @@ impl Sequence {
         self.tail.erase(erasure);
     }
 
+    /// A delta that is delivered to who is here, and not stored.
+    pub fn pass(&mut self, passing: &Passing) {
+        for format in Format::ALL {
+            if self.lanes.have_audience(format) {
+                self.lanes.write_passing(format, &self.room, passing);
+            }
+        }
+    }
+
+    /// A hub has taken `sub` out, as its wire is too far behind. It is told, so that it comes back: at the newest, or
+    /// where it stands, if that means something.
+    pub fn skipped(&mut self, sub: SubId) {
+        if let Some(Phase::Live) = self.phase(sub) {
+            let format = self.format(sub);
+            self.lanes.seal(format);
+            let frame = match format {
+                Format::Frames => {
+                    reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE)
+                }
+                // It comes back by itself.
+                Format::Events => Bytes::new(),
+            };
+            self.end(sub, frame);
+        }
+    }
+
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
         if self.lanes.have_audience(Format::Frames) {
@@ -229,9 +311,16 @@ impl Sequence {
                 format,
                 lasting: join.lasting,
                 phase: Phase::Joining,
+                is_named: join.is_named,
+                join_leave: join.join_leave,
                 info: join.info.map(Box::new),
             },
         );
+        if !self.terms.stored {
+            let recovers = matches!(join.start, Start::Behind(_));
+            self.join_unstored(sub, join.command, recovers, join.must_recover);
+            return None;
+        }
         let replay = |cursor, recovers| {
             Box::new(Replay {
                 cursor,
@@ -239,13 +328,12 @@ impl Sequence {
                 unanswered: Some(join.command),
                 recovers,
                 must_recover: join.must_recover,
-                join_leave: join.join_leave,
             })
         };
         match join.start {
             Start::Now => {
                 let frame = self.answers(sub).fresh(join.command, self.position);
-                self.attach(sub, frame, join.join_leave);
+                self.attach(sub, frame);
                 None
             }
             Start::Behind(recover) => {
@@ -271,6 +359,17 @@ impl Sequence {
         let mut replay = self.take_waiting(sub)?;
         replay.cursor = offset;
         self.begin(sub, replay)
+    }
+
+    /// Without positions nothing is recovered, and nobody is told that it was.
+    fn join_unstored(&mut self, sub: SubId, command: u32, recovers: bool, must_recover: bool) {
+        if recovers && must_recover {
+            let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
+            return self.end(sub, reply::reply_frame(command, &error));
+        }
+        let answers = self.answers(sub);
+        let frame = answers.unstored(command, recovers, self.position);
+        self.attach(sub, frame);
     }
 
     /// Everything up to `offset` has been handed to the room.
@@ -337,7 +436,6 @@ impl Sequence {
         let replay = self.replay_mut(sub)?;
         let from = std::mem::replace(&mut replay.cursor, cursor);
         let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
-        let join_leave = replay.join_leave;
         let answers = self.answers(sub);
         let frame = match unanswered {
             Some(command) => answers.begun(command, from, recovers, &deltas),
@@ -346,7 +444,7 @@ impl Sequence {
         self.tally.replay_hits += u64::from(unanswered.is_some() && recovers);
         if complete {
             self.tail.end();
-            self.attach(sub, frame, join_leave);
+            self.attach(sub, frame);
         } else {
             self.push_op(sub, Op::Page { sub, frame });
             self.push_op(sub, Op::Credit { sub });
@@ -419,14 +517,37 @@ impl Sequence {
         self.end(sub, frame);
     }
 
-    /// Answers who is here, or how many.
-    pub fn presence(&mut self, session: u64, hub: HubId, command: u32, stats: bool) {
-        let present: Vec<&ClientInfo> = self
-            .subscribers
-            .values()
-            .filter_map(|s| s.info.as_deref())
-            .collect();
-        let frame = answers::presence(command, present, stats);
+    /// Who came and went since the last call, where members are known by name.
+    pub fn take_news(&mut self) -> Vec<Membership> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How many follow the room who are not known by name.
+    pub fn count(&self) -> Count {
+        self.count
+    }
+
+    /// Tells those who asked for it that somebody joined or left.
+    pub fn membership(&mut self, frame: Bytes) {
+        if self.lanes.have_audience(Format::Frames) {
+            self.lanes.membership(frame);
+        }
+    }
+
+    /// Tells one of them that it has joined, if it asked to be told.
+    pub fn own_join(&mut self, sub: SubId, frame: Bytes) {
+        if let Some(subscriber) = self.subscribers.get(&sub)
+            && matches!(subscriber.phase, Phase::Live)
+            && subscriber.join_leave
+        {
+            let session = sub.session;
+            self.lanes
+                .push(subscriber.hub, Op::Reply { session, frame });
+        }
+    }
+
+    /// A frame for one session, behind what the room has for it already.
+    pub fn answer(&mut self, session: u64, hub: HubId, frame: Bytes) {
         self.lanes.push(hub, Op::Reply { session, frame });
     }
 
@@ -456,7 +577,7 @@ impl Sequence {
         let answers = self.answers(sub);
         let command = replay.unanswered.unwrap_or_default();
         let frame = answers.begun(command, offset, replay.recovers, &[]);
-        self.attach(sub, frame, replay.join_leave);
+        self.attach(sub, frame);
         None
     }
 
@@ -497,10 +618,10 @@ impl Sequence {
         }
         let answers = self.answers(sub);
         let frame = answers.unrecovered(command, self.position);
-        self.attach(sub, frame, replay.join_leave);
+        self.attach(sub, frame);
     }
 
-    fn attach(&mut self, sub: SubId, frame: Bytes, join_leave: bool) {
+    fn attach(&mut self, sub: SubId, frame: Bytes) {
         let Some(subscriber) = self.subscribers.get_mut(&sub) else {
             return;
         };
@@ -508,11 +629,15 @@ impl Sequence {
         let op = Op::Attach {
             sub,
             frame,
-            join_leave,
+            join_leave: subscriber.join_leave,
         };
         self.lanes.attach(subscriber.hub, subscriber.format, op);
-        if let Some(info) = &subscriber.info {
-            self.lanes.membership(reply::join_frame(&self.room, info));
+        match subscriber.info.as_deref().cloned() {
+            Some(info) => self.news.push(Membership::Came { sub, info }),
+            None => {
+                self.count.clients += 1;
+                self.count.anonymous += u32::from(!subscriber.is_named);
+            }
         }
     }
 
@@ -529,9 +654,12 @@ impl Sequence {
         match subscriber.phase {
             Phase::Live => {
                 self.lanes.detach(subscriber.hub);
-                // Only who was announced is said to leave.
-                if let Some(info) = subscriber.info {
-                    self.lanes.membership(reply::leave_frame(&self.room, &info));
+                match subscriber.info {
+                    Some(info) => self.news.push(Membership::Went { client: info.id }),
+                    None => {
+                        self.count.clients -= 1;
+                        self.count.anonymous -= u32::from(!subscriber.is_named);
+                    }
                 }
             }
             Phase::Replaying(_) => self.tail.end(),

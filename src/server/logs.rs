@@ -59,17 +59,7 @@ async fn shared(config: &Config) -> Result<Logs, StartError> {
     let window = config.publish.idempotency_window;
     // One window more, so that what is kept of the oldest delta that counts is known to be no repetition.
     let look_back = config.namespaces.longest_ttl() + window;
-    let cluster = start_cluster(amqp::Settings {
-        addresses: of.url.clone(),
-        ca_file: of.ca_file.clone(),
-        prefix: of.prefix.clone(),
-        partitions: of.partitions,
-        max_age: of.max_age,
-        max_bytes: of.max_bytes,
-        heartbeat_interval: of.heartbeat,
-        queue: queue(config),
-    })
-    .await?;
+    let cluster = start_cluster(amqp_settings(config)).await?;
     info!(
         prefix = of.prefix,
         partitions = of.partitions,
@@ -91,6 +81,21 @@ async fn shared(config: &Config) -> Result<Logs, StartError> {
         patience: READ_BACK_PATIENCE,
         cluster: Some(cluster),
     })
+}
+
+/// What the configuration says of a log on RabbitMQ.
+pub fn amqp_settings(config: &Config) -> amqp::Settings {
+    let of = &config.amqp;
+    amqp::Settings {
+        addresses: of.url.clone(),
+        ca_file: of.ca_file.clone(),
+        prefix: of.prefix.clone(),
+        partitions: of.partitions,
+        max_age: of.max_age,
+        max_bytes: of.max_bytes,
+        heartbeat_interval: of.heartbeat,
+        queue: queue(config),
+    }
 }
 
 /// On a thread that nobody waits for if the start is given up.

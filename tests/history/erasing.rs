@@ -130,3 +130,17 @@ fn an_erasure_that_was_not_flushed_can_be_lost_and_then_was_not_answered() {
     let world = world.restart();
     assert_eq!(offsets(&world.page(0)), [1, 2]);
 }
+
+#[test]
+fn what_is_erased_is_not_among_the_newest() {
+    let mut world = World::new();
+    world.publish_to_a(9, FOREVER);
+    world.publish(&[erasing(10, "a", Erasure::One(8))], FOREVER);
+    let newest = |world: &World, count| {
+        let before = world.history.before_newest(&room("a"), count).unwrap();
+        offsets(&world.page(before))
+    };
+    assert_eq!(newest(&world, 2), [7, 9]);
+    world.publish(&[erasing(11, "a", Erasure::Upto(6))], FOREVER);
+    assert_eq!(newest(&world, 9), [7, 9]);
+}

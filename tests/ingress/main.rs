@@ -4,6 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod examples;
 mod faults;
 mod messages;
+mod rejected;
+
 mod world;

@@ -13,7 +13,7 @@ use crate::common::{Broker, Entry, Server, eventually};
 /// Seconds; a broker ends the connections of a server that it has not heard for three times that.
 const HEARTBEAT: u32 = 5;
 
-fn config(url: &str, prefix: &str) -> String {
+pub fn config(url: &str, prefix: &str) -> String {
     format!(
         "[limits]\nping_interval = \"1h\"\n[publish]\nmax_delta_bytes = \"4KiB\"\n\
          [amqp]\nurl = [\"{url}?heartbeat={HEARTBEAT}\"]\nprefix = \"{prefix}\"\n\

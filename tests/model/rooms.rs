@@ -7,11 +7,14 @@ use roomwire::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, Erasure, RoomName},
-    protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
+    protocol::{
+        frame::FRAME_TARGET_BYTES,
+        reply::{self, ClientInfo},
+    },
     rooms::{
         history::{History, Page, PageLimit},
         retention::Retention,
-        sequence::{HubId, Join, Op, PageRead, Sequence, SubId, Wait},
+        sequence::{HubId, Join, Membership, Op, PageRead, Sequence, SubId, Terms, Wait},
         store::StoreError,
     },
 };
@@ -19,6 +22,8 @@ use roomwire::{
 use crate::random::pick;
 
 pub const IDEMPOTENCY_WINDOW_MS: u64 = 3_000;
+
+pub const CROWD: &str = "crowd:c";
 
 /// One that is trimmed by size all the time, one by age and bytes, one that keeps all and tells who is there.
 pub const ROOMS: [(&str, Retention); 3] = [
@@ -39,7 +44,7 @@ pub const ROOMS: [(&str, Retention); 3] = [
         },
     ),
     (
-        "crowd:c",
+        CROWD,
         Retention {
             size: 1_000,
             ttl_ms: 1 << 40,
@@ -61,6 +66,14 @@ pub fn name_of(room: usize) -> RoomName {
 
 pub fn rules(name: &RoomName) -> Retention {
     ROOMS[index_of(name)].1
+}
+
+/// In the crowd, who reads too slowly is taken out.
+fn terms(name: &RoomName) -> Terms {
+    Terms {
+        skips: name.as_str() == CROWD,
+        ..Terms::default()
+    }
 }
 
 pub fn namespaces() -> Namespaces {
@@ -93,6 +106,7 @@ pub enum Message {
     Erase(Erasure),
     Ephemeral(Bytes, ClientInfo),
     Credit(SubId),
+    Skipped(SubId),
     CaughtUp(SubId, u64),
     PageCame(SubId, u64, Result<Page, StoreError>),
     Reset,
@@ -152,7 +166,7 @@ impl Life {
         if self.sequence.is_none() {
             let position = history.durable(&self.name);
             let sequence = Sequence::new(self.name.clone(), history.epoch(&self.name), position);
-            self.sequence = Some(sequence);
+            self.sequence = Some(sequence.on(terms(&self.name)));
             return true;
         }
         let Some(message) = self.mailbox.pop_front() else {
@@ -178,6 +192,10 @@ impl Life {
                 None
             }
             Message::Credit(sub) => sequence.credit(sub),
+            Message::Skipped(sub) => {
+                sequence.skipped(sub);
+                None
+            }
             Message::CaughtUp(sub, offset) => {
                 sequence.caught_up(sub, offset);
                 None
@@ -216,6 +234,16 @@ impl Life {
             return Vec::new();
         };
         self.done.drain(..).for_each(|hub| sequence.hub_done(hub));
+        // Whom presence tells what is tested with presence; here it is told at once.
+        for news in sequence.take_news() {
+            sequence.membership(match news {
+                Membership::Came { info, .. } => reply::join_frame(&self.name, &info),
+                Membership::Went { client } => {
+                    let (user, id, info) = ("".into(), client, None);
+                    reply::leave_frame(&self.name, &ClientInfo { user, id, info })
+                }
+            });
+        }
         sequence.next_for_hubs()
     }
 

@@ -322,6 +322,7 @@ impl Server {
                     lasting,
                     must_recover,
                     join_leave,
+                    is_named: false,
                     info: presence.then(|| core.info().clone()),
                 };
                 let last_room = &mut self.last_room;
@@ -374,7 +375,8 @@ impl Server {
     /// Notices for a life that is over reach nobody.
     fn pass_on(&mut self, hub: HubId, notices: &mut Vec<Notice<u64>>) {
         for notice in notices.drain(..) {
-            let (Notice::Done(key) | Notice::Credit(key, _)) = notice else {
+            let (Notice::Done(key) | Notice::Credit(key, _) | Notice::Skipped(key, _)) = notice
+            else {
                 continue;
             };
             let Some(life) = self.rooms.values_mut().find(|life| life.key == key) else {
@@ -382,6 +384,7 @@ impl Server {
             };
             match notice {
                 Notice::Credit(_, sub) => life.send(Message::Credit(sub)),
+                Notice::Skipped(_, sub) => life.send(Message::Skipped(sub)),
                 _ => life.hub_done(hub),
             }
         }

@@ -171,6 +171,11 @@ impl fanout::Wire for Wire {
         }
     }
 
+    fn is_behind(&self, bytes: usize) -> bool {
+        let state = self.0.borrow();
+        !state.outbox.is_empty() && state.queued + bytes > state.max_queued / 2
+    }
+
     fn can_take_page(&self) -> bool {
         let state = &mut *self.0.borrow_mut();
         state.wants_drained |= !state.outbox.is_empty();

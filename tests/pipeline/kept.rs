@@ -14,7 +14,7 @@ use crate::*;
 
 /// All that was ever published, of one life after another.
 #[derive(Default)]
-struct Kept(Mutex<Contents>);
+pub struct Kept(Mutex<Contents>);
 
 #[derive(Default)]
 struct Contents {
@@ -31,7 +31,7 @@ impl Kept {
         contents.events.push(event(position));
     }
 
-    fn heartbeat(&self, producer: u128, stamped: u64) {
+    pub fn heartbeat(&self, producer: u128, stamped: u64) {
         self.push(|position| Event::Entry {
             position,
             entry: Entry::Heartbeat(Heartbeat {
@@ -109,16 +109,16 @@ impl KeptLog for Kept {
     }
 }
 
-struct Shared {
-    log: Arc<Kept>,
-    publisher: Publisher,
-    history: History,
+pub struct Shared {
+    pub log: Arc<Kept>,
+    pub publisher: Publisher,
+    pub history: History,
     recorder: Recorder,
-    pipeline: Pipeline,
+    pub pipeline: Pipeline,
 }
 
 impl Shared {
-    fn on(store: Arc<MemoryStore>) -> Self {
+    pub fn on(store: Arc<MemoryStore>) -> Self {
         let settings = HistorySettings {
             idempotency_window_ms: 300_000,
         };
@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// What the pipeline's thread does when it wakes.
-    fn wake(&mut self, now: u64) {
+    pub fn wake(&mut self, now: u64) {
         if self.pipeline.holds_back(now) {
             return;
         }
@@ -169,7 +169,7 @@ impl Shared {
         pending.wait(Duration::ZERO).await.remove(0)
     }
 
-    fn stored(&self) -> Vec<u64> {
+    pub fn stored(&self) -> Vec<u64> {
         let page = self.history.page(&room(), 0, u64::MAX, ALL).unwrap();
         page.deltas.iter().map(|delta| delta.offset).collect()
     }

@@ -32,6 +32,7 @@ mod crashes;
 mod failures;
 mod kept;
 mod promises;
+mod tenures;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const NOW: u64 = 1_000_000;

@@ -29,6 +29,9 @@ use crate::common::{Entry, Seen, Server, proxy::Proxy, sequence};
 const SCENARIO_LIMIT: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = r#"
+[presence]
+leave_grace = "100ms"
+
 [namespaces.people]
 presence = true
 join_leave = true

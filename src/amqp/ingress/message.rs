@@ -63,6 +63,11 @@ pub enum Refusal {
     #[error(transparent)]
     Namespace(#[from] UnknownNamespace),
     #[error(
+        "nothing is kept of room {room:?}, as namespaces.{}.store is false; what is in a queue is kept: publish over HTTP",
+        room.namespace()
+    )]
+    NotStored { room: RoomName },
+    #[error(
         "the message_id is {quoted}; it takes 1 to {MAX_KEY_BYTES} visible ASCII characters, or is left out"
     )]
     Key { quoted: String },
@@ -90,6 +95,7 @@ impl Refusal {
             | Self::RoomName(_) => "bad-room-name",
             Self::TooManyRooms { .. } => "too-many-deltas",
             Self::Namespace(_) => "unknown-namespace",
+            Self::NotStored { .. } => "not-stored",
             Self::Key { .. } => "bad-idempotency-key",
             Self::TooLarge { .. } | Self::TooMuch { .. } => "too-large",
             Self::Json(_) => "bad-json",
@@ -134,8 +140,10 @@ fn rooms(message: Message, rules: &Rules) -> Result<Vec<RoomName>, Refusal> {
             at: error.valid_up_to(),
         })?;
         let room = RoomName::new(name)?;
-        rules.namespaces.of(&room)?;
-        Ok(room)
+        match rules.namespaces.of(&room)?.store {
+            true => Ok(room),
+            false => Err(Refusal::NotStored { room }),
+        }
     };
     match message.room {
         RoomHeader::Absent => Ok(vec![room(message.routing_key.as_bytes())?]),
@@ -180,7 +188,16 @@ mod tests {
             max_delta_bytes: 40,
             max_rooms: 3,
             max_total_bytes: 60,
-            namespaces: Namespaces::from_iter([("chat", Namespace::default())]),
+            namespaces: Namespaces::from_iter([
+                ("chat", Namespace::default()),
+                (
+                    "ticker",
+                    Namespace {
+                        store: false,
+                        ..Namespace::default()
+                    },
+                ),
+            ]),
         }
     }
 
@@ -276,6 +293,11 @@ mod tests {
             ),
             (message("", b"1"), "bad-room-name", "a room name is empty"),
             (message("x:1", b"1"), "unknown-namespace", "[namespaces.x]"),
+            (
+                message("ticker:1", b"1"),
+                "not-stored",
+                "namespaces.ticker.store",
+            ),
             (message("lobby", b""), "bad-json", "the body is empty"),
             (message("lobby", b"{\"a\":"), "bad-json", "line 1, column 5"),
             (

@@ -274,7 +274,8 @@ impl<'a> Session<'a> {
             .unwrap_or(Err(Fault::NoAnswer))?;
         let routing_key = delivery.routing_key.as_str();
         tracing::warn!(routing_key, reason = %refusal, "a message is no delta and was put away");
-        let id = Uuid::now_v7().simple().to_string();
+        // The random end of it: short enough to be typed.
+        let id = Uuid::new_v4().simple().to_string().split_off(20);
         let properties = rejected(&delivery, refusal, &id, wall_clock_ms() / 1_000);
         let Delivery { acker, data, .. } = delivery;
         let put = self.rejects.put(properties, data);

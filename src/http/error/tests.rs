@@ -35,6 +35,7 @@ fn one_of_each() -> Vec<Problem> {
         Problem::foreign_origin("https://evil.example"),
         Problem::not_found("/"),
         Problem::no_such_delta(&RoomName::new("chat:1").unwrap(), 7),
+        Problem::not_stored(&RoomName::new("chat:1").unwrap()),
         Problem::method_not_allowed("PUT", &["GET"]),
         Problem::too_large("a delta", 1),
         Problem::too_many_deltas(2, 1),

@@ -159,6 +159,12 @@ impl SessionWire for SocketWire {
         self.wake();
     }
 
+    fn is_behind(&self, bytes: usize) -> bool {
+        let outbox = self.outbox.borrow();
+        // What comes besides, such as the word that something is skipped, must have a place.
+        !outbox.frames.is_empty() && outbox.bytes + bytes > self.max_bytes / 2
+    }
+
     fn can_take_page(&self) -> bool {
         if self.closing.get().is_some() {
             // Nothing more is written: a replay would run through the whole history for nobody.

@@ -6,8 +6,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     delta::{Delta, RoomName},
+    presence::{core::TooMany, members::Stats},
     protocol::{
         bookmark::SingleRoom,
+        codes::ErrorCode,
         event,
         format::Format,
         frame::FrameBuilder,
@@ -62,6 +64,18 @@ impl Answers<'_> {
         }
     }
 
+    /// A subscription of a room that stores nothing. Whoever comes back to a position may have missed something; the room
+    /// is at `offset`.
+    pub fn unstored(&self, command: u32, was_recovering: bool, offset: u64) -> Bytes {
+        match self.format {
+            Format::Frames => {
+                reply::reply_frame(command, &Outcome::SubscribeUnstored { was_recovering })
+            }
+            Format::Events if was_recovering => self.unrecovered(command, offset),
+            Format::Events => Bytes::new(),
+        }
+    }
+
     /// Deltas as pushes; nothing for none.
     pub fn pushes(&self, deltas: &[Arc<Delta>]) -> Bytes {
         match self.format {
@@ -100,20 +114,24 @@ impl Answers<'_> {
     }
 }
 
-/// The answer to `presence` or `presence_stats` in a room where these clients are.
-pub fn presence(command: u32, present: Vec<&ClientInfo>, stats: bool) -> Bytes {
-    let outcome = if stats {
-        let mut users: Vec<&str> = present.iter().map(|info| &*info.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        Outcome::PresenceStats {
-            num_clients: present.len(),
-            num_users: users.len(),
-        }
-    } else {
-        Outcome::Presence {
+/// The answer to `presence_stats`.
+pub fn presence_stats(command: u32, stats: Stats) -> Bytes {
+    let outcome = Outcome::PresenceStats {
+        num_clients: stats.clients,
+        num_users: stats.users,
+    };
+    reply::reply_frame(command, &outcome)
+}
+
+/// The answer to `presence` in a room where these clients are, or too many.
+pub fn presence(command: u32, present: Result<Vec<ClientInfo>, TooMany>) -> Bytes {
+    let outcome = match &present {
+        Ok(present) => Outcome::Presence {
             presence: Presence(present),
-        }
+        },
+        Err(TooMany) => Outcome::Error(
+            ErrorCode::NOT_AVAILABLE.because("too many are in the room; ask for presence_stats"),
+        ),
     };
     reply::reply_frame(command, &outcome)
 }

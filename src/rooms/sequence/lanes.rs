@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Format, HubId, SubId};
+use super::{Format, HubId, Passing, SubId};
 use crate::{
     delta::{Delta, RoomName},
     protocol::{
@@ -42,6 +42,8 @@ pub enum Op {
         stamped: u64,
         /// The session that is passed over.
         except: Option<u64>,
+        /// Who is too far behind is taken out instead.
+        skips: bool,
     },
     /// For those who are attached and asked for it.
     Membership { frame: Bytes },
@@ -80,6 +82,7 @@ pub struct Lanes {
     lanes: HashMap<HubId, Lane>,
     frames: Burst,
     events: Burst,
+    skips: bool,
 }
 
 impl Lanes {
@@ -89,6 +92,7 @@ impl Lanes {
             lanes: HashMap::new(),
             frames: Burst::of(Written::Frame(FrameBuilder::default())),
             events: Burst::of(Written::Events(BytesMut::new(), ids)),
+            skips: false,
         }
     }
 
@@ -126,6 +130,28 @@ impl Lanes {
         self.seal_if_full(format);
     }
 
+    /// Whether who is too far behind is taken out instead of being disconnected.
+    pub fn skip_slow(&mut self, skips: bool) {
+        self.skips = skips;
+    }
+
+    pub fn write_passing(&mut self, format: Format, room: &RoomName, passing: &Passing) {
+        if format == Format::Frames {
+            self.begin_frame(passing.exclude.map(client_id::session_of));
+        }
+        let burst = self.burst(format);
+        if burst.deltas == 0 {
+            burst.stamped = passing.stamped;
+        }
+        let (data, key) = (&passing.data, passing.key.as_deref());
+        match &mut burst.written {
+            Written::Frame(frame) => reply::write_unstored(frame, room, data, key),
+            Written::Events(events, _) => event::write_unstored(events, room, data, key),
+        }
+        burst.deltas += 1;
+        self.seal_if_full(format);
+    }
+
     /// Those who read events are told only what they can come back to.
     pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
         self.begin_frame(None);
@@ -137,6 +163,7 @@ impl Lanes {
 
     /// Closes the format's burst: what comes next in any lane comes behind it.
     pub fn seal(&mut self, format: Format) {
+        let skips = self.skips;
         let burst = self.burst(format);
         if let Some(frame) = burst.written.finish() {
             let op = Op::Live {
@@ -144,6 +171,7 @@ impl Lanes {
                 deltas: std::mem::take(&mut burst.deltas),
                 stamped: std::mem::take(&mut burst.stamped),
                 except: burst.except.take(),
+                skips,
             };
             self.push_to_audience(format, &op);
         }

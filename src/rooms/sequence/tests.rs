@@ -27,6 +27,7 @@ fn fresh(session: u64) -> Join {
         lasting: Default::default(),
         must_recover: false,
         join_leave: false,
+        is_named: false,
         info: None,
     }
 }
@@ -247,39 +248,71 @@ fn an_unsubscribe_is_answered_even_if_the_room_was_first() {
     assert_eq!(given(&mut room, 3), ["reply done"]);
 }
 
-#[test]
-fn members_see_who_joins_and_leaves_and_the_joiner_itself() {
-    let member = |session| Join {
+fn member(session: u64) -> Join {
+    Join {
         join_leave: true,
         info: Some(someone(session)),
         ..fresh(session)
-    };
-    let mut room = room_at(0);
-    room.join(member(1));
-    room.join(member(2));
-    room.leave(sub(1), HUB, None);
-    let order = [
-        "attach 1 at 0",
-        "all join",
-        "attach 2 at 0",
-        "all join",
-        "detach 1 ",
-        "all leave",
-    ];
-    assert_eq!(given(&mut room, HUB), order);
+    }
 }
 
 #[test]
-fn whoever_was_never_announced_is_not_said_to_leave() {
+fn who_came_and_went_is_known_once_they_follow_the_room() {
     let mut room = room_at(5);
-    room.join(fresh(2));
+    room.join(member(1));
     room.join(Join {
-        info: Some(someone(1)),
-        ..from(1, 3)
+        info: Some(someone(2)),
+        ..from(2, 3)
     });
     room.leave(sub(1), HUB, None);
-    let ops = given(&mut room, HUB);
-    assert!(!ops.iter().any(|op| op.starts_with("all")), "{ops:?}");
+    // Session 2 was replaying all the time.
+    room.leave(sub(2), HUB, None);
+    let came = Membership::Came {
+        sub: sub(1),
+        info: someone(1),
+    };
+    let client = someone(1).id;
+    assert_eq!(room.take_news(), [came, Membership::Went { client }]);
+    assert_eq!(room.take_news(), []);
+}
+
+#[test]
+fn those_who_are_not_known_by_name_are_counted_while_they_follow_the_room() {
+    let mut room = room_at(5);
+    room.join(fresh(1));
+    room.join(Join {
+        is_named: true,
+        ..fresh(2)
+    });
+    room.join(from(3, 3));
+    room.join(member(4));
+    let count = |clients, anonymous| Count {
+        clients,
+        anonymous,
+        is_large: false,
+    };
+    assert_eq!(room.count(), count(2, 1));
+    room.leave(sub(1), HUB, None);
+    room.leave(sub(3), HUB, None);
+    assert_eq!(room.count(), count(1, 0));
+}
+
+#[test]
+fn a_joiner_is_told_of_itself_behind_its_reply_and_never_after_it_left() {
+    let mut room = room_at(0);
+    let joined = || reply::join_frame(&name(), &someone(1));
+    room.join(member(1));
+    room.own_join(sub(1), joined());
+    room.membership(joined());
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 at 0", "reply join", "all join"]
+    );
+    room.hub_done(HUB);
+    room.leave(sub(1), HUB, None);
+    room.own_join(sub(1), joined());
+    room.membership(joined());
+    assert_eq!(given(&mut room, HUB), ["detach 1 "]);
 }
 
 #[test]
@@ -324,4 +357,56 @@ fn a_room_with_nobody_in_it_keeps_nothing() {
     assert!(!room.is_idle(), "its hub is still at work");
     room.hub_done(HUB);
     assert!(room.is_idle() && room.tail.behind(0).next().is_none());
+}
+
+#[test]
+fn a_room_that_stores_nothing_promises_nothing() {
+    let terms = Terms {
+        stored: false,
+        ..Terms::default()
+    };
+    let mut room = room_at(7).on(terms);
+    let passing = |exclude| Passing {
+        data: "1".into(),
+        key: Some("k".into()),
+        exclude,
+        stamped: 5,
+    };
+    room.pass(&passing(None));
+    room.join(fresh(1));
+    assert_eq!(room.join(from(2, 3)), None);
+    let must_recover = true;
+    room.join(Join {
+        must_recover,
+        ..from(3, 3)
+    });
+    room.pass(&passing(Some(client_id::of_session(2))));
+    room.pass(&passing(None));
+    let told = given(&mut room, HUB);
+    let order = [
+        "attach 1 at null",
+        "attach 2 lost, at null",
+        "end 3 error 112",
+        "all but 2 ephemeral",
+        "live ephemeral",
+    ];
+    assert_eq!(told, order);
+}
+
+#[test]
+fn whoever_is_skipped_is_sent_to_come_back_to_where_it_stands() {
+    let mut room = room_at(7);
+    room.join(fresh(1));
+    room.deltas(&deltas([8, 9]));
+    room.skipped(sub(1));
+    room.skipped(sub(1));
+    room.deltas(&deltas([10]));
+    assert_eq!(
+        given(&mut room, HUB),
+        ["attach 1 at 7", "live 8 9", "end 1 2500"]
+    );
+    room.hub_done(HUB);
+    assert!(room.is_idle());
+    room.join(from(1, 7));
+    assert_eq!(given(&mut room, HUB), ["credit 1"]);
 }

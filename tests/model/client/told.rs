@@ -4,7 +4,11 @@ use roomwire::protocol::codes::{Disconnect, ErrorCode, Unsubscribe};
 use serde_json::Value;
 
 use super::{Asked, Client, Position, Request, Truth};
-use crate::{Checked, ensure, rooms::ROOMS, tell};
+use crate::{
+    Checked, ensure,
+    rooms::{CROWD, ROOMS},
+    tell,
+};
 
 impl Client {
     /// Reads some bytes of what was sent to it; whether there was anything.
@@ -183,7 +187,7 @@ impl Client {
             ensure(end["code"] == Unsubscribe::INSUFFICIENT_STATE.code, || {
                 push.to_string()
             })?;
-            let overtaken = live < truth.ledger.highest_floor(room);
+            let overtaken = live < truth.ledger.highest_floor(room) || ROOMS[room].0 == CROWD;
             ensure(overtaken || truth.troubled, || {
                 format!("a replay at {live} was ended, and nothing was trimmed there")
             })?;

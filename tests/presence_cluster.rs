@@ -1,0 +1,391 @@
+//! Who is where over several servers on one RabbitMQ, and what the backend hears of it.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Broker, Client, Server, eventually};
+use futures_util::StreamExt;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use lapin::{
+    Connection, ConnectionProperties, Consumer, ExchangeKind,
+    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use serde_json::{Value, json};
+use tokio::{runtime::Runtime, time::timeout};
+
+/// Signs the tokens of users.
+const SECRET: &str = "a secret of these tests, and no other";
+
+/// Servers that are quick to miss each other.
+fn config(broker: &Broker, prefix: &str, grace: &str) -> String {
+    format!(
+        "[limits]\nping_interval = \"1h\"\n\
+         [access]\ntoken_secrets = [\"{SECRET}\"]\n\
+         [presence]\nbeat = \"500ms\"\nleave_grace = \"{grace}\"\nuser_events = true\n\
+         [amqp]\nurl = [\"{}\"]\nprefix = \"{prefix}\"\npartitions = 1\nheartbeat = \"500ms\"\n\
+         [namespaces.people]\npresence = true\njoin_leave = true\nevents = true\n\
+         [namespaces.typing]\nclient_publish = \"ephemeral\"\n",
+        broker.url(1)
+    )
+}
+
+fn instances<const N: usize>(broker: &Broker, prefix: &str, grace: &str) -> [Server; N] {
+    let config = config(broker, prefix, grace);
+    let servers = std::array::from_fn(|_| Server::start(&config));
+    for server in &servers {
+        eventually("the servers to know each other", || {
+            knows(server, N - 1).then_some(())
+        });
+    }
+    servers
+}
+
+/// Whether a server has read its log and hears of so many others.
+fn knows(server: &Server, others: usize) -> bool {
+    let metrics = server.get("/metrics").text();
+    server.get("/readyz").status == 200
+        && metrics.contains(&format!("roomwire_presence_instances {others}\n"))
+        && metrics.contains("roomwire_bus_connected 1\n")
+}
+
+fn user(server: &Server, name: &str) -> Client {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = encode(&Header::default(), &json!({"sub": name}), &key).expect("claims are JSON");
+    let mut client = Client::open(server);
+    let result = client.result("connect", json!({"token": token}));
+    client.id = result["client"].as_str().expect("a client id").into();
+    client
+}
+
+fn join(client: &mut Client, room: &str) {
+    let request = json!({"channel": room, "join_leave": true});
+    client.result("subscribe", request);
+}
+
+fn stats(client: &mut Client, room: &str) -> (u64, u64) {
+    let stats = client.result("presence_stats", json!({"channel": room}));
+    let figure = |name: &str| stats[name].as_u64().expect("a number");
+    (figure("num_clients"), figure("num_users"))
+}
+
+fn await_stats(client: &mut Client, room: &str, expected: (u64, u64)) {
+    eventually(&format!("{expected:?} in {room}"), || {
+        (stats(client, room) == expected).then_some(())
+    });
+}
+
+/// The next push: what happened, and to which user.
+fn told(client: &mut Client) -> (String, String) {
+    let push = client.push();
+    let what = ["join", "leave"]
+        .into_iter()
+        .find(|of| push[of].is_object());
+    let what = what.unwrap_or_else(|| panic!("neither join nor leave: {push}"));
+    let user = push[what]["info"]["user"].as_str().expect("a user");
+    (what.to_owned(), user.to_owned())
+}
+
+fn joined(user: &str) -> (String, String) {
+    ("join".to_owned(), user.to_owned())
+}
+
+fn left(user: &str) -> (String, String) {
+    ("leave".to_owned(), user.to_owned())
+}
+
+#[test]
+fn all_servers_know_who_is_in_a_room_and_tell_their_clients() {
+    let [a, b] = instances(Broker::shared(), &Broker::unique_prefix(), "15s");
+    let mut ann = user(&a, "ann");
+    join(&mut ann, "people:1");
+    assert_eq!(told(&mut ann), joined("ann"));
+    let mut bert = user(&b, "bert");
+    join(&mut bert, "people:1");
+    assert_eq!(told(&mut ann), joined("bert"));
+    for client in [&mut ann, &mut bert] {
+        await_stats(client, "people:1", (2, 2));
+        let list = client.result("presence", json!({"channel": "people:1"}));
+        assert_eq!(list["presence"].as_object().map(|of| of.len()), Some(2));
+    }
+    let list = bert.result("presence", json!({"channel": "people:1"}));
+    assert_eq!(list["presence"][&ann.id]["user"], "ann");
+    // Of a room that keeps no list, the number.
+    for client in [&mut ann, &mut bert] {
+        client.subscribe("lobby");
+    }
+    await_stats(&mut ann, "lobby", (2, 2));
+    drop(bert);
+    await_stats(&mut ann, "lobby", (1, 1));
+    await_stats(&mut ann, "people:1", (1, 1));
+}
+
+#[test]
+fn the_clients_of_a_server_that_is_killed_are_gone_soon_and_left_after_the_grace() {
+    let [a, mut b] = instances(Broker::shared(), &Broker::unique_prefix(), "500ms");
+    let mut ann = user(&a, "ann");
+    join(&mut ann, "people:1");
+    let mut bert = user(&b, "bert");
+    join(&mut bert, "people:1");
+    assert_eq!(
+        [told(&mut ann), told(&mut ann)],
+        [joined("ann"), joined("bert")]
+    );
+    b.kill9();
+    await_stats(&mut ann, "people:1", (1, 1));
+    assert_eq!(told(&mut ann), left("bert"));
+}
+
+#[test]
+fn a_client_that_moves_to_another_server_has_neither_left_nor_joined() {
+    let [a, mut b] = instances(Broker::shared(), &Broker::unique_prefix(), "15s");
+    let mut ann = user(&a, "ann");
+    join(&mut ann, "people:1");
+    let mut bert = user(&b, "bert");
+    join(&mut bert, "people:1");
+    assert_eq!(
+        [told(&mut ann), told(&mut ann)],
+        [joined("ann"), joined("bert")]
+    );
+    // As when a new version is rolled out.
+    assert!(b.stop().success());
+    await_stats(&mut ann, "people:1", (1, 1));
+    let mut bert = user(&a, "bert");
+    join(&mut bert, "people:1");
+    assert_eq!(told(&mut bert), joined("bert"), "who joins sees itself");
+    await_stats(&mut ann, "people:1", (2, 2));
+    let mut carl = user(&a, "carl");
+    join(&mut carl, "people:1");
+    assert_eq!(told(&mut ann), joined("carl"), "something was told of bert");
+}
+
+#[test]
+fn what_a_client_says_without_storing_it_is_heard_at_the_other_servers() {
+    let [a, b] = instances(Broker::shared(), &Broker::unique_prefix(), "15s");
+    let (mut ann, mut bert) = (user(&a, "ann"), user(&b, "bert"));
+    for client in [&mut ann, &mut bert] {
+        client.subscribe("typing:1");
+    }
+    ann.result(
+        "publish",
+        json!({"channel": "typing:1", "data": {"typing": true}}),
+    );
+    for client in [&mut ann, &mut bert] {
+        let (room, publication) = client.publication();
+        assert_eq!(room, "typing:1");
+        assert_eq!(publication["data"], json!({"typing": true}));
+        assert_eq!(publication["info"]["user"], "ann");
+        assert_eq!(publication["offset"], Value::Null);
+    }
+    // Once only.
+    ann.result("publish", json!({"channel": "typing:1", "data": 2}));
+    for client in [&mut ann, &mut bert] {
+        assert_eq!(client.publication().1["data"], 2);
+    }
+}
+
+/// A backend that hears events.
+struct Backend {
+    runtime: Runtime,
+    _connection: Connection,
+    consumer: Consumer,
+    /// The last event of each room and user.
+    last: BTreeMap<String, String>,
+    heard: Vec<(String, String)>,
+}
+
+impl Backend {
+    fn listen(url: &str, prefix: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let exchange = format!("{prefix}.events");
+        let listening = async {
+            let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            let durable = ExchangeDeclareOptions {
+                durable: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            let kind = ExchangeKind::Topic;
+            channel
+                .exchange_declare(
+                    exchange.as_str().into(),
+                    kind,
+                    durable,
+                    FieldTable::default(),
+                )
+                .await?;
+            let queue = format!("{prefix}-backend");
+            let durable = QueueDeclareOptions {
+                durable: true,
+                ..QueueDeclareOptions::default()
+            };
+            channel
+                .queue_declare(queue.as_str().into(), durable, FieldTable::default())
+                .await?;
+            channel
+                .queue_bind(
+                    queue.as_str().into(),
+                    exchange.as_str().into(),
+                    "#".into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+                .await?;
+            let options = BasicConsumeOptions {
+                no_ack: true,
+                ..BasicConsumeOptions::default()
+            };
+            let consumer = channel
+                .basic_consume(
+                    queue.as_str().into(),
+                    "".into(),
+                    options,
+                    FieldTable::default(),
+                )
+                .await?;
+            Ok::<_, lapin::Error>((connection, consumer))
+        };
+        let (connection, consumer) = runtime.block_on(listening).expect("the broker is there");
+        Self {
+            runtime,
+            _connection: connection,
+            consumer,
+            last: BTreeMap::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// Takes what has come.
+    fn hear(&mut self) {
+        let wait = std::time::Duration::from_millis(100);
+        while let Ok(Some(Ok(delivery))) = self
+            .runtime
+            .block_on(async { timeout(wait, self.consumer.next()).await })
+        {
+            let body: Value = serde_json::from_slice(&delivery.data).expect("JSON");
+            let key = delivery.routing_key.to_string();
+            assert_eq!(body["event"], key.as_str());
+            let name = body.get("room").or(body.get("user")).expect("a subject");
+            let name = name.as_str().expect("a name").to_owned();
+            let headers = delivery.properties.headers().clone().expect("headers");
+            let header = if key.starts_with("room") {
+                "room"
+            } else {
+                "user"
+            };
+            let header = headers.inner().get(header).expect("the subject");
+            assert_eq!(
+                header.as_long_string().map(|of| of.to_string()),
+                Some(name.clone())
+            );
+            assert!(delivery.properties.message_id().is_some());
+            self.last.insert(name.clone(), key.clone());
+            self.heard.push((key, name));
+        }
+    }
+
+    fn await_last(&mut self, name: &str, event: &str) {
+        eventually(&format!("{event} of {name}"), || {
+            self.hear();
+            (self.last.get(name).map(String::as_str) == Some(event)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_backend_hears_of_rooms_and_users_once_they_come_and_after_they_have_gone() {
+    let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    let mut backend = Backend::listen(broker.url(1), &prefix);
+    let [a, b] = instances(broker, &prefix, "500ms");
+    let mut ann = user(&a, "ann");
+    join(&mut ann, "people:1");
+    ann.subscribe("lobby");
+    backend.await_last("people:1", "room.occupied");
+    backend.await_last("ann", "user.online");
+    let mut elsewhere = user(&b, "ann");
+    join(&mut elsewhere, "people:1");
+    await_stats(&mut elsewhere, "people:1", (2, 1));
+    drop(ann);
+    await_stats(&mut elsewhere, "people:1", (1, 1));
+    // Another room's coming and going takes longer than the grace.
+    let mut bert = user(&a, "bert");
+    join(&mut bert, "people:2");
+    backend.await_last("people:2", "room.occupied");
+    drop(bert);
+    backend.await_last("people:2", "room.vacated");
+    backend.await_last("bert", "user.offline");
+    assert_eq!(backend.last["people:1"], "room.occupied");
+    assert_eq!(backend.last["ann"], "user.online");
+    drop(elsewhere);
+    backend.await_last("people:1", "room.vacated");
+    backend.await_last("ann", "user.offline");
+    assert!(
+        !backend.last.contains_key("lobby"),
+        "its namespace sends no events"
+    );
+}
+
+#[test]
+fn events_are_sent_though_servers_are_killed_whose_turn_it_is() {
+    let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    let mut backend = Backend::listen(broker.url(1), &prefix);
+    let [a, mut b, mut c] = instances(broker, &prefix, "1s");
+    let rooms: Vec<String> = (0..16).map(|n| format!("people:{n}")).collect();
+    let mut clients: Vec<Client> = rooms.iter().map(|_| user(&a, "ann")).collect();
+    for (client, room) in clients.iter_mut().zip(&rooms) {
+        join(client, room);
+    }
+    // Each of the three sends some of these.
+    for room in &rooms {
+        backend.await_last(room, "room.occupied");
+    }
+    drop(clients);
+    b.kill9();
+    for room in &rooms[..8] {
+        backend.await_last(room, "room.vacated");
+    }
+    c.kill9();
+    for room in &rooms {
+        backend.await_last(room, "room.vacated");
+    }
+    backend.await_last("ann", "user.offline");
+}
+
+#[test]
+fn a_broker_that_was_away_costs_no_event_and_nobody_is_lost_for_good() {
+    let (broker, prefix) = (Broker::start(1), Broker::unique_prefix());
+    let [a, b] = instances(&broker, &prefix, "500ms");
+    let mut backend = Backend::listen(broker.url(1), &prefix);
+    let mut ann = user(&a, "ann");
+    join(&mut ann, "people:1");
+    let mut bert = user(&b, "bert");
+    join(&mut bert, "people:2");
+    bert.subscribe("lobby");
+    ann.subscribe("lobby");
+    backend.await_last("people:1", "room.occupied");
+    backend.await_last("people:2", "room.occupied");
+    await_stats(&mut ann, "lobby", (2, 2));
+    broker.settle();
+    broker.kill(1);
+    // Each server is alone, and tells what it knows.
+    await_stats(&mut ann, "lobby", (1, 1));
+    await_stats(&mut ann, "people:1", (1, 1));
+    bert.result("unsubscribe", json!({"channel": "people:2"}));
+    broker.restart(1);
+    eventually("the servers to find each other", || {
+        (knows(&a, 1) && knows(&b, 1)).then_some(())
+    });
+    let mut backend = Backend::listen(broker.url(1), &prefix);
+    backend.await_last("people:2", "room.vacated");
+    await_stats(&mut ann, "lobby", (2, 2));
+    assert!(
+        !backend.last.contains_key("people:1"),
+        "{:?}",
+        backend.heard
+    );
+}

@@ -6,8 +6,9 @@ use actix_web::{
 };
 use serde::Serialize;
 use tracing::{Instrument, info, info_span};
+use utoipa::ToSchema;
 
-use super::{error::Problem, query::Parameters, routes::State};
+use super::{error::Problem, openapi::RoomParameter, query::Parameters, routes::State};
 use crate::{
     config::Scope,
     delta::{Epoch, Erasure, MAX_OFFSET, RoomName},
@@ -15,20 +16,51 @@ use crate::{
 };
 
 /// Whoever is at this position or behind it has none of what was erased.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErasureReceipt)]
 struct Receipt<'a> {
+    #[schema(value_type = String)]
     room: &'a RoomName,
+    /// The erasure's own place in the log.
     offset: u64,
+    #[schema(value_type = String)]
     epoch: &'a Epoch,
+    /// Milliseconds since the Unix epoch.
     time: u64,
 }
 
-#[derive(Serialize)]
+/// Safe in a shared log, at a place that is not known yet.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErasureInTheLog)]
 struct InTheLog<'a> {
+    #[schema(value_type = String)]
     room: &'a RoomName,
 }
 
-/// `DELETE /v1/rooms/{room}/deltas/{offset}`
+/// Erase one delta.
+///
+/// Its place stays, so positions keep their meaning. Clients that have it are not told.
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/deltas/{offset}",
+    operation_id = "erase_delta",
+    tag = "publishing",
+    params(
+        RoomParameter,
+        ("offset" = u64, Path, minimum = 1, maximum = 9007199254740991_u64, description = "The delta's place."),
+        ("epoch" = Option<String>, Query, description = "Erase only if the log still has this epoch.")
+    ),
+    responses(
+        (status = 200, description = "Erased, and safe.", body = Receipt<'static>, example = json!({
+            "room": "lobby", "offset": 7, "epoch": "4009e9d5f63545d0bab6774de917bfc9", "time": 1795563272998_u64
+        })),
+        (status = 202, description = "Safe in a shared log; this server has not read that far yet.", body = InTheLog<'static>)
+    ),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "no-such-delta",
+        "not-taken", "outcome-unknown", "no-space"
+    ])))
+)]
 pub async fn one(
     request: HttpRequest,
     path: Path<(String, String)>,
@@ -47,7 +79,30 @@ pub async fn one(
     erase(room, Erasure::One(offset), &parameters, &state).await
 }
 
-/// `DELETE /v1/rooms/{room}/deltas`
+/// Erase all deltas of a room.
+///
+/// Takes all that was published up to now, also what is trimmed and only in the log. Erasing twice is no error.
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/deltas",
+    operation_id = "erase_deltas",
+    tag = "publishing",
+    params(
+        RoomParameter,
+        ("before" = Option<u64>, Query, minimum = 1, maximum = 9007199254740991_u64, description = "Only deltas in front of this offset."),
+        ("epoch" = Option<String>, Query, description = "Erase only if the log still has this epoch.")
+    ),
+    responses(
+        (status = 200, description = "Erased, and safe.", body = Receipt<'static>, example = json!({
+            "room": "lobby", "offset": 7, "epoch": "4009e9d5f63545d0bab6774de917bfc9", "time": 1795563272998_u64
+        })),
+        (status = 202, description = "Safe in a shared log; this server has not read that far yet.", body = InTheLog<'static>)
+    ),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "no-such-delta",
+        "not-taken", "outcome-unknown", "no-space"
+    ])))
+)]
 pub async fn all(
     request: HttpRequest,
     room: Path<String>,

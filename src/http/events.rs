@@ -7,6 +7,7 @@ use actix_web::{
 
 use super::{
     error::Problem,
+    openapi::{RoomParameter, forms::RoomForm},
     query::Parameters,
     reading::{self, Reading},
     routes::State,
@@ -21,6 +22,30 @@ use crate::{
 const OF_ONE: &[&str] = &["after", "epoch", "since", "last"];
 const OF_SEVERAL: &[&str] = &["room", "after", "since", "last"];
 
+/// Follow a room as server-sent events.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/events",
+    operation_id = "follow_room",
+    tag = "reading",
+    params(
+        RoomParameter,
+        ("after" = Option<String>, Query, description = "Where to begin: `0` is in front of the oldest deltas that are kept, an offset behind it, and a position, as events and polls carry it, where that client stood. Left out, with what comes next.", example = "0"),
+        ("since" = Option<String>, Query, description = "Begin with this time: RFC 3339, or milliseconds since the Unix epoch. Not together with `after` or `last`."),
+        ("last" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Begin with the newest so many deltas of each room."),
+        ("epoch" = Option<String>, Query, description = "The epoch that an offset belongs to. Left out, any fits."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The position that a browser comes back with; wins over all parameters.")
+    ),
+    responses((
+        status = 200,
+        description = "A stream. Deltas are events without a name, whose data is `{\"room\",\"offset\",\"time\",\"id\",\"data\"}`; `event: reload` names a room of which something is missing for good, `event: ping` comes when nothing else does. The `id` of an event is the position behind it.",
+        body = String,
+        content_type = "text/event-stream"
+    )),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "full"
+    ])))
+)]
 pub async fn one(
     request: HttpRequest,
     room: Path<String>,
@@ -31,6 +56,29 @@ pub async fn one(
     open(&request, caller, &parameters, vec![&room], &state).await
 }
 
+/// Follow several rooms as server-sent events.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "follow_rooms",
+    tag = "reading",
+    params(
+        ("room" = inline(Vec<RoomForm>), Query, min_items = 1, max_items = 128, description = "The rooms, one parameter each."),
+        ("after" = Option<String>, Query, description = "Where to begin: `0` is in front of the oldest deltas that are kept, an offset behind it, and a position, as events and polls carry it, where that client stood. Left out, with what comes next.", example = "0"),
+        ("since" = Option<String>, Query, description = "Begin with this time: RFC 3339, or milliseconds since the Unix epoch. Not together with `after` or `last`."),
+        ("last" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Begin with the newest so many deltas of each room."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The position that a browser comes back with; wins over all parameters.")
+    ),
+    responses((
+        status = 200,
+        description = "A stream. Deltas are events without a name, whose data is `{\"room\",\"offset\",\"time\",\"id\",\"data\"}`; `event: reload` names a room of which something is missing for good, `event: ping` comes when nothing else does. The `id` of an event is the position behind it.",
+        body = String,
+        content_type = "text/event-stream"
+    )),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "full"
+    ])))
+)]
 pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
     let caller = state.reader(request.headers())?;
     let parameters = Parameters::with_many(&request, OF_SEVERAL, "room")?;

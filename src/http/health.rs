@@ -6,12 +6,32 @@ use serde_json::json;
 use super::{error::Problem, routes::State};
 use crate::metrics;
 
-/// `GET /healthz`: the process answers.
+/// Whether the process answers.
+#[utoipa::path(
+    method(get, head),
+    path = "/healthz",
+    tag = "operating",
+    responses((status = 200, description = "It does.", body = Value, example = json!({"status": "ok"})))
+)]
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: the server takes clients and publishes.
+/// Whether the server takes clients and publishes.
+///
+/// With a log on RabbitMQ the answer has `partitions`, and how far each is.
+#[utoipa::path(
+    method(get, head),
+    path = "/readyz",
+    tag = "operating",
+    responses((
+        status = 200,
+        description = "It does.",
+        body = Value,
+        example = json!({"status": "ready", "sessions": 12, "rooms": 3})
+    )),
+    extensions(("x-problems" = json!(["draining", "catching-up"])))
+)]
 pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
     if state.life.is_draining() {
         return Err(Problem::draining());
@@ -55,7 +75,13 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(answer))
 }
 
-/// `GET /metrics`: figures for Prometheus.
+/// Figures in Prometheus' text format.
+#[utoipa::path(
+    method(get, head),
+    path = "/metrics",
+    tag = "operating",
+    responses((status = 200, description = "All figures.", body = String, content_type = "text/plain"))
+)]
 pub async fn figures(state: Data<State>) -> HttpResponse {
     for (partition, log) in state.services.kept().enumerate() {
         state.services.metrics.log(partition, &log.status());

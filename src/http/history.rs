@@ -9,8 +9,16 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::error;
+use utoipa::ToSchema;
 
-use super::{error::Problem, polling, query::Parameters, reading::Place, routes::State};
+use super::{
+    error::Problem,
+    openapi::{RoomParameter, forms::OrderForm},
+    polling,
+    query::Parameters,
+    reading::Place,
+    routes::State,
+};
 use crate::{
     delta::{Epoch, MAX_OFFSET, RoomName},
     protocol::reply::Publication,
@@ -51,26 +59,40 @@ struct Question {
     limit: PageLimit,
 }
 
-#[derive(Serialize)]
+/// Some deltas of a room.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HistoryPage)]
 struct Answer<'a> {
+    #[schema(value_type = String)]
     room: &'a RoomName,
+    /// Names the life of the log: offsets of two epochs can't be compared.
+    #[schema(value_type = String)]
     epoch: &'a Epoch,
     /// Whether nothing is missing between the place that was asked for and what is answered. If something is, the
     /// client reloads its state and goes on from `newest`.
     recovered: bool,
     deltas: Vec<Line<'a>>,
+    /// Offset of the room's newest delta; 0 if it never had one.
     newest: u64,
+    /// Whether the limit cut the answer off.
     more: bool,
 }
 
-#[derive(Serialize)]
+/// A delta that is kept.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeptDelta)]
 struct Line<'a> {
     offset: u64,
+    /// Milliseconds since the Unix epoch.
     time: u64,
+    /// The idempotency key, or an id that the server made.
     id: &'a str,
     /// The client that published it through its socket.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     info: Option<&'a RawValue>,
+    /// The JSON that was published.
+    #[schema(value_type = serde_json::Value)]
     data: &'a RawValue,
 }
 
@@ -88,6 +110,41 @@ impl Read {
     }
 }
 
+/// Read what was missed.
+///
+/// `recovered` tells whether nothing is missing between the place that was asked for and the first delta of the answer.
+/// If something is, load the room's state from your own API again, and go on with `after` set to `newest`.
+///
+/// While `more` is true, ask again with `after` (with `order=newest`: `before`) set to the last offset of the answer.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/deltas",
+    operation_id = "read_history",
+    tag = "reading",
+    params(
+        RoomParameter,
+        ("after" = Option<u64>, Query, minimum = 0, maximum = 9007199254740991_u64, description = "Begin behind this offset. `0`, the default, begins with the oldest delta that is kept."),
+        ("since" = Option<String>, Query, pattern = r"^([0-9]{1,18}|(19[7-9]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+ -](0[0-9]|1[0-4]):[0-5][0-9]))$", description = "Begin with the first delta of this time or later: RFC 3339, or milliseconds since the Unix epoch. Not together with `after`.", example = "2026-11-25T10:00:00Z"),
+        ("before" = Option<u64>, Query, minimum = 0, maximum = 9007199254740991_u64, description = "End in front of this offset."),
+        ("order" = inline(Option<OrderForm>), Query, description = "Which delta comes first; `oldest` if it is left out."),
+        ("epoch" = Option<String>, Query, description = "The epoch that `after` belongs to. Left out, any fits."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Deltas in one answer; 100 if it is left out. An answer also ends before 1 MiB of deltas."),
+        ("wait" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds that the answer may take if there is nothing yet; 0 if it is left out. Not together with `before` or `order=newest`.")
+    ),
+    responses((
+        status = 200,
+        description = "What there is, and whether it is all.",
+        body = Answer<'static>,
+        example = json!({
+            "room": "lobby", "epoch": "4009e9d5f63545d0bab6774de917bfc9", "recovered": true,
+            "deltas": [{"offset": 2, "time": 1795563272398_u64, "id": "msg-42", "data": {"text": "hello"}}],
+            "newest": 6, "more": true
+        })
+    )),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "full", "behind"
+    ])))
+)]
 pub async fn deltas(
     request: HttpRequest,
     room: Path<String>,

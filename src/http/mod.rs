@@ -8,6 +8,7 @@ pub mod error;
 pub mod events;
 pub mod health;
 pub mod history;
+pub mod openapi;
 pub mod page;
 pub mod polling;
 pub mod publish;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     error::Problem,
     history::{blocking, limit},
+    openapi::forms::{PollForm, RoomForm},
     query::Parameters,
     reading::{self, Place, Reading},
     routes::State,
@@ -49,6 +50,36 @@ struct Tail<'a> {
     position: String,
 }
 
+/// Read what is new in several rooms.
+///
+/// Go on with `after` set to the `position` of the answer. `reload` names rooms of which something is missing for good.
+#[utoipa::path(
+    get,
+    path = "/v1/deltas",
+    operation_id = "poll_rooms",
+    tag = "reading",
+    params(
+        ("room" = inline(Vec<RoomForm>), Query, min_items = 1, max_items = 128, description = "The rooms, one parameter each."),
+        ("after" = Option<String>, Query, description = "Where to begin: `0` is in front of the oldest deltas that are kept, an offset behind it, and a position, as events and polls carry it, where that client stood. Left out, with what comes next.", example = "0"),
+        ("since" = Option<String>, Query, description = "Begin with this time: RFC 3339, or milliseconds since the Unix epoch. Not together with `after` or `last`."),
+        ("last" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Begin with the newest so many deltas of each room."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Deltas in one answer; 100 if it is left out."),
+        ("wait" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds that the answer may take if there is nothing yet; 0 if it is left out."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The position that a browser comes back with; wins over all parameters.")
+    ),
+    responses((
+        status = 200,
+        description = "What is new, and where to go on.",
+        body = inline(PollForm),
+        example = json!({
+            "deltas": [{"room": "lobby", "offset": 1, "time": 1795563272398_u64, "id": "msg-42", "data": {"text": "hello"}}],
+            "reload": [], "more": false, "position": "1~mJBcKiFC.lk1GFQk-BB.PG-E2lEuB"
+        })
+    )),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter", "unknown-namespace", "full"
+    ])))
+)]
 pub async fn several(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
     let caller = state.reader(request.headers())?;
     let parameters = Parameters::with_many(&request, PARAMETERS, "room")?;

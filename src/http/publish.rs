@@ -15,9 +15,18 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{Instrument, info_span};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{error::Problem, query::Parameters, routes::State};
+use super::{
+    error::Problem,
+    openapi::{
+        RoomParameter,
+        forms::{BatchForm, ClientForm, PlacementForm, ResultForm},
+    },
+    query::Parameters,
+    routes::State,
+};
 use crate::{
     access::caller::Caller,
     config::Scope,
@@ -30,17 +39,24 @@ use crate::{
 const MAX_INFO_BYTES: usize = 8 * 1024;
 
 /// Where a delta is.
-#[derive(Serialize)]
-struct Receipt<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct Receipt<'a> {
+    #[schema(value_type = String)]
     room: &'a RoomName,
+    /// Its place: offsets grow strictly within a room, not by one.
     offset: u64,
+    /// Names the life of the log: offsets of two epochs can't be compared.
+    #[schema(value_type = String)]
     epoch: &'a Epoch,
+    /// The idempotency key, or an id that the server made.
     id: &'a str,
+    /// Milliseconds since the Unix epoch.
     time: u64,
 }
 
-#[derive(Serialize)]
-struct IdOnly<'a> {
+/// A delta without its place: it was not asked for, or is not known yet.
+#[derive(Serialize, ToSchema)]
+pub struct IdOnly<'a> {
     id: &'a str,
 }
 
@@ -67,21 +83,31 @@ enum Outcome {
     Unplaced(Arc<str>),
 }
 
-#[derive(Serialize)]
+/// What became of a batch.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResults)]
 struct Answer<'a> {
+    /// One for each entry, in their order.
+    #[schema(value_type = Vec<ResultForm>)]
     results: Vec<Entry<'a>>,
 }
 
-#[derive(Deserialize)]
+/// A delta of a batch.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BatchEntry<'a> {
+pub struct BatchEntry<'a> {
     room: String,
+    /// One JSON value.
     #[serde(borrow)]
+    #[schema(value_type = Value)]
     data: &'a RawValue,
+    /// The idempotency key: 1 to 128 visible ASCII characters.
     id: Option<String>,
+    /// The client that is not sent it live.
     exclude: Option<String>,
     /// The client that is named as the publisher, as in a history.
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     info: Option<&'a RawValue>,
 }
 
@@ -97,7 +123,34 @@ impl<'a> From<&'a Published> for Receipt<'a> {
     }
 }
 
-/// `POST /v1/rooms/{room}/deltas`
+/// Publish one delta.
+///
+/// The answer is sent when the delta is on disk, or safe in a shared log. A key that was used before publishes nothing, and
+/// is answered 200 with the first delta's place.
+#[utoipa::path(
+    post,
+    path = "/v1/rooms/{room}/deltas",
+    operation_id = "publish_delta",
+    tag = "publishing",
+    params(
+        RoomParameter,
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,128}$", description = "1 to 128 visible ASCII characters, bare or in quotes. Makes trying again safe.", example = "msg-42"),
+        ("Roomwire-Exclude-Client" = inline(Option<ClientForm>), Header, description = "The id of a client that is not sent the delta live."),
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` is answered with the id alone.", example = "return=minimal")
+    ),
+    request_body(content = Value, content_type = "application/json", description = "The delta: one JSON value, whatever the content type says.", example = json!({"text": "hello"})),
+    responses(
+        (status = 201, description = "Published.", body = PlacementForm, example = json!({
+            "room": "lobby", "offset": 2, "epoch": "4009e9d5f63545d0bab6774de917bfc9", "id": "msg-42", "time": 1795563272398_u64
+        })),
+        (status = 200, description = "The key was used before; nothing was published.", body = PlacementForm),
+        (status = 202, description = "Safe in the shared log, and its place is not known yet.", body = IdOnly<'static>)
+    ),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-room-name", "unknown-parameter", "bad-parameter", "bad-idempotency-key",
+        "bad-client-id", "unknown-namespace", "too-large", "not-taken", "outcome-unknown", "no-space"
+    ])))
+)]
 pub async fn one(
     request: HttpRequest,
     room: Path<String>,
@@ -137,7 +190,26 @@ pub async fn one(
     Ok(response.json(Receipt::from(&published)))
 }
 
-/// `POST /v1/deltas`
+/// Publish several deltas.
+///
+/// The valid ones are published in the order given; they are not one transaction. An entry that is refused does not stop
+/// the others.
+#[utoipa::path(
+    post,
+    path = "/v1/deltas",
+    operation_id = "publish_deltas",
+    tag = "publishing",
+    request_body(content = inline(BatchForm), content_type = "application/json", description = "An array of entries.", example = json!([
+        {"room": "lobby", "data": {"n": 1}}, {"room": "chat:42", "data": 2, "id": "msg-43"}
+    ])),
+    responses((status = 200, description = "What became of each entry.", body = Answer<'static>, example = json!({"results": [
+        {"status": 201, "room": "lobby", "offset": 6, "epoch": "4009e9d5f63545d0bab6774de917bfc9", "id": "01a20fe9394377258cf1ec1b31f9ea78", "time": 1795563272515_u64}
+    ]}))),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-batch", "unknown-parameter", "bad-parameter", "too-large",
+        "too-many-deltas"
+    ])))
+)]
 pub async fn batch(
     request: HttpRequest,
     body: Payload,

@@ -8,31 +8,56 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::info;
+use utoipa::ToSchema;
 
-use super::{error::Problem, publish::collect, query::Parameters, routes::State};
+use super::{
+    error::Problem, openapi::forms::RoomForm, publish::collect, query::Parameters, routes::State,
+};
 use crate::{access::caller::Caller, actors::hub::Revoked, config::Scope, delta::compact_json};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Disconnect {
+pub struct Disconnect {
+    #[schema(value_type = String, example = "ann")]
     user: Arc<str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct End {
+pub struct End {
+    #[schema(value_type = String, example = "ann")]
     user: Arc<str>,
+    #[schema(value_type = RoomForm, example = "lobby")]
     room: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, ToSchema)]
+pub struct Answer {
     /// Sessions of the user on this server.
     sessions: usize,
 }
 
+/// End all sessions of a user.
+///
+/// They are closed with 3503, after which SDKs stay away. The user's tokens still count.
+#[utoipa::path(
+    post,
+    path = "/v1/sessions/disconnect",
+    operation_id = "disconnect",
+    tag = "administering",
+    request_body = Disconnect,
+    responses((
+        status = 200,
+        description = "How many sessions the user has at this server.",
+        body = Answer,
+        example = json!({"sessions": 2})
+    )),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter"
+    ])))
+)]
 pub async fn disconnect(
     request: HttpRequest,
     body: Payload,
@@ -43,6 +68,25 @@ pub async fn disconnect(
     revoke(&state, user, Revoked::Sessions).await
 }
 
+/// End a user's subscription to a room.
+///
+/// Sockets are told with code 2000; streams and polls of the room end.
+#[utoipa::path(
+    post,
+    path = "/v1/subscriptions/end",
+    operation_id = "end_subscription",
+    tag = "administering",
+    request_body = End,
+    responses((
+        status = 200,
+        description = "How many sessions the user has at this server.",
+        body = Answer,
+        example = json!({"sessions": 2})
+    )),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter", "bad-room-name", "unknown-namespace"
+    ])))
+)]
 pub async fn end(
     request: HttpRequest,
     body: Payload,

@@ -1,26 +1,32 @@
-//! `GET /v1/rooms`: which rooms have a history.
+//! Which rooms have a history.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
-use super::{error::Problem, query::Parameters, routes::State};
+use super::{error::Problem, openapi::forms::RoomForm, query::Parameters, routes::State};
 use crate::{access::pattern::Pattern, config::Scope, delta::RoomName};
 
 const PARAMETERS: &[&str] = &["match", "after", "limit"];
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
-#[derive(Serialize)]
+/// Some rooms, in the order of their names.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RoomsPage)]
 struct Answer {
     rooms: Vec<Room>,
     /// Where to go on; left out at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     next: Option<RoomName>,
 }
 
-#[derive(Serialize)]
+/// A room with a history.
+#[derive(Serialize, ToSchema)]
 struct Room {
+    #[schema(value_type = String)]
     room: RoomName,
     /// Offset of the newest delta.
     newest: u64,
@@ -30,6 +36,29 @@ struct Room {
     bytes: u64,
 }
 
+/// List the rooms that have a history.
+///
+/// If the answer has a `next`, go on with `after` set to it, also if `rooms` is empty.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms",
+    operation_id = "list_rooms",
+    tag = "reading",
+    params(
+        ("match" = Option<String>, Query, description = "Only rooms that match this pattern, in which `*` stands for anything.", example = "chat:*"),
+        ("after" = inline(Option<RoomForm>), Query, description = "Only rooms behind this name."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Rooms to look at; 100 if it is left out.")
+    ),
+    responses((
+        status = 200,
+        description = "Rooms in the order of their names.",
+        body = Answer,
+        example = json!({"rooms": [{"room": "chat:1", "newest": 1102, "count": 1100, "bytes": 37290}], "next": "chat:1"})
+    )),
+    extensions(("x-problems" = json!([
+        "bad-room-name", "unknown-parameter", "bad-parameter"
+    ])))
+)]
 pub async fn list(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, Problem> {
     let reader = state.keyholder(request.headers(), Scope::Read)?;
     let parameters = Parameters::of(&request, PARAMETERS)?;

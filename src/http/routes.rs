@@ -12,7 +12,7 @@ use actix_web::{
 };
 
 use super::{
-    erase, error::Problem, events, health, history, page, polling, publish, revoke, rooms,
+    erase, error::Problem, events, health, history, openapi, page, polling, publish, revoke, rooms,
 };
 use crate::{
     actors::{
@@ -152,6 +152,21 @@ pub fn configure(app: &mut ServiceConfig) {
             .route(web::get().to(health::figures))
             .route(web::head().to(health::figures))
             .default_service(web::to(|r| wrong_method(r, &["GET", "HEAD"]))),
+    )
+    .service(
+        web::resource("/openapi.json")
+            .route(web::get().to(openapi::document))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/docs")
+            .route(web::get().to(openapi::page))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/docs/style.css")
+            .route(web::get().to(openapi::style))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(
         web::resource("/")

@@ -29,6 +29,9 @@ const SWEEP: usize = 10_000;
 /// Events that are sent in one go.
 const EVENTS: usize = 256;
 
+/// How much later than this one others may come back after an outage, in ms.
+const REUNION: u64 = 10_000;
+
 /// For how long a message of an instance that has stopped may come late, in ms.
 const AFTERWARDS: u64 = 60_000;
 
@@ -118,8 +121,10 @@ pub struct Core {
     members: Members,
     subjects: Subjects,
     said: Vec<Event>,
-    /// Since when messages reach the others.
-    connected: Option<u64>,
+    /// Messages reach the others.
+    connected: bool,
+    /// When others will have said what seems to be due; none before the first connection.
+    settled: Option<u64>,
     /// When an instance was last found, or missed.
     ranked: u64,
     flush_at: u64,
@@ -144,7 +149,8 @@ impl Core {
             members: Members::new(settings.grace, settings.max_members),
             subjects: Subjects::new(settings.grace),
             said: Vec::new(),
-            connected: None,
+            connected: false,
+            settled: None,
             ranked: 0,
             flush_at: 0,
             beat_at: 0,
@@ -298,14 +304,20 @@ impl Core {
 
     /// From here on messages reach the others, and theirs come.
     pub fn connected(&mut self, now: u64) {
-        self.connected = Some(now);
+        self.connected = true;
+        let settle = 2 * self.settings.beat;
+        self.settled = Some(match self.settled {
+            None => now + settle,
+            // Those who were lost with the connection look as if they were gone.
+            Some(_) => now + settle.max(REUNION),
+        });
         self.asks_all = true;
         self.beat_at = now;
     }
 
     /// No message reaches anybody, and none comes.
     pub fn disconnected(&mut self) {
-        self.connected = None;
+        self.connected = false;
     }
 
     /// A message came; one's own changes nothing.
@@ -385,8 +397,9 @@ impl Core {
     /// What is due. To be called often: what waits for it is late by as much as that takes.
     pub fn tick(&mut self, now: u64) -> Output {
         // A process that was stopped, and goes on, must first hear what it has missed.
-        if now > self.ticked + 3 * self.settings.beat && self.connected.is_some() {
-            self.connected = Some(now);
+        if now > self.ticked + 3 * self.settings.beat {
+            let heard = now + 2 * self.settings.beat;
+            self.settled = self.settled.map(|settled| settled.max(heard));
         }
         self.ticked = now;
         self.expire(now);
@@ -396,14 +409,12 @@ impl Core {
             rooms: self.members.news().iter().cloned().collect(),
             ..Output::default()
         };
-        let Some(connected) = self.connected else {
+        if !self.connected {
             return output;
-        };
+        }
         self.say(now, &mut output.messages);
         let beat = self.settings.beat;
-        // Until then others may have said what seems to be due.
-        let settled = connected + 2 * beat;
-        if now >= settled {
+        if let Some(settled) = self.settled.filter(|settled| now >= *settled) {
             let mut live: Vec<_> = self.peers.keys().copied().collect();
             live.push(self.id);
             let turns = Turns {

@@ -122,7 +122,7 @@ fn what_became_of_a_room_during_an_outage_is_sent_when_it_is_over() {
     world.cut.clear();
     let now = world.now;
     (0..2).for_each(|at| world.core(at).connected(now));
-    world.run(10 * BEAT);
+    world.run(REUNION + 10 * BEAT);
     assert_eq!(taken(&mut world), [of_room(false)]);
 }
 
@@ -136,10 +136,14 @@ fn a_room_that_stayed_occupied_during_an_outage_causes_no_event() {
     (0..2).for_each(|at| world.core(at).disconnected());
     world.run(10 * GRACE);
     assert_eq!(world.stats(1), (0, 0));
-    world.cut.clear();
-    let now = world.now;
-    (0..2).for_each(|at| world.core(at).connected(now));
-    world.run(10 * BEAT);
+    // The one that has nobody is back first.
+    for at in [1, 0] {
+        world.cut.remove(&at);
+        let now = world.now;
+        world.core(at).connected(now);
+        world.run(REUNION - 3 * BEAT);
+    }
+    world.run(REUNION + 10 * BEAT);
     assert_eq!(world.stats(1), (1, 1));
     assert_eq!(taken(&mut world), []);
 }

@@ -14,6 +14,7 @@
 //! | `roomwire_rooms_active` | gauge | rooms that are in memory |
 //! | `roomwire_room_failures_total` | counter | rooms that failed and were started anew |
 //! | `roomwire_deltas_in_total{result}` | counter | deltas from publishers |
+//! | `roomwire_large_deltas_total{namespace}` | counter | deltas that are larger than they should be |
 //! | `roomwire_deltas_out_total` | counter | deliveries |
 //! | `roomwire_slow_disconnects_total` | counter | sessions closed for not reading |
 //! | `roomwire_slow_skips_total` | counter | subscriptions taken out of their rooms for not reading |
@@ -156,6 +157,7 @@ pub struct Metrics {
     passed: IntCounter,
     dropped: IntCounter,
     deltas_out: IntCounter,
+    large_deltas: IntCounterVec,
     slow_disconnects: IntCounter,
     slow_skips: IntCounter,
     replay_hits: IntCounter,
@@ -283,6 +285,12 @@ impl Metrics {
                 "deltas_out_total",
                 "Deliveries: deltas times the sessions that they were written for",
             ),
+            large_deltas: counters(
+                on,
+                "large_deltas_total",
+                "Deltas that are larger than they should be",
+                "namespace",
+            ),
             slow_disconnects: counter(
                 on,
                 "slow_disconnects_total",
@@ -378,6 +386,10 @@ impl Metrics {
 
     pub fn slow_skip(&self) {
         self.slow_skips.inc();
+    }
+
+    pub fn large_delta(&self, namespace: &str) {
+        self.large_deltas.with_label_values(&[namespace]).inc();
     }
 
     pub fn slow_disconnect(&self) {

@@ -155,6 +155,7 @@ impl Server {
             presence,
             others,
             metrics,
+            large_deltas: Default::default(),
             ingress: cluster.is_some().then(Arc::default),
             namespaces: config.namespaces,
             access: Access::open(&config.access, &config.keys, config.server.dev)?,
@@ -205,6 +206,10 @@ impl Server {
         let failed = select_all(self.pipelines.iter_mut().map(|of| Box::pin(of.ended())));
         let outcome = tokio::select! {
             () = stop => Ok(()),
+            () = self.services.hubs.failed() => {
+                self.life.fail();
+                Err(io::Error::other("a hub failed"))
+            }
             _ = failed => {
                 error!("a pipeline has ended; what it has read can't be delivered any more");
                 self.life.fail();

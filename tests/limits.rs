@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    Client, Server, Socket,
+    Client, Server, Socket, eventually,
     http::Reply,
     server::{JSON, deltas_of},
 };
@@ -65,4 +65,32 @@ fn a_server_on_its_way_down_says_so_and_takes_nothing() {
     refused(&reply, 503, "draining");
     assert_eq!(stubborn.closed(), (3001, "shutdown".to_owned()));
     assert!(server.await_exit().success());
+}
+
+#[test]
+fn large_deltas_are_counted_by_namespace_and_told_once_a_minute() {
+    let server = Server::start("[publish]\nlarge_delta_bytes = \"1KiB\"\n[namespaces.chat]");
+    let (small, large) = (
+        format!("\"{}\"", "x".repeat(1021)),
+        format!("\"{}\"", "x".repeat(1022)),
+    );
+    server.publish("lobby", &small);
+    for _ in 0..3 {
+        server.publish("chat:1", &large);
+    }
+    let counted = |of: &str| {
+        server.metric(&format!(
+            "roomwire_large_deltas_total{{namespace=\"{of}\"}}"
+        ))
+    };
+    assert_eq!((counted("chat"), counted("default")), (3.0, 0.0));
+    let told = eventually("the warning", || {
+        let log = server.log();
+        log.contains("a delta is large").then_some(log)
+    });
+    assert_eq!(told.matches("a delta is large").count(), 1);
+    assert!(
+        told.contains("\"room.name\":\"chat:1\",\"bytes\":1024"),
+        "{told}"
+    );
 }

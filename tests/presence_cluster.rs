@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Broker, Client, Server, eventually};
+use common::{Broker, Client, Server, eventually, server::deltas_of};
 use futures_util::StreamExt;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use lapin::{
@@ -26,7 +26,8 @@ fn config(broker: &Broker, prefix: &str, grace: &str) -> String {
          [presence]\nbeat = \"500ms\"\nleave_grace = \"{grace}\"\nuser_events = true\n\
          [amqp]\nurl = [\"{}\"]\nprefix = \"{prefix}\"\npartitions = 1\nheartbeat = \"500ms\"\n\
          [namespaces.people]\npresence = true\njoin_leave = true\nevents = true\n\
-         [namespaces.typing]\nclient_publish = \"ephemeral\"\n",
+         [namespaces.typing]\nclient_publish = \"ephemeral\"\n\
+         [namespaces.ticker]\nstore = false\n",
         broker.url(1)
     )
 }
@@ -386,4 +387,24 @@ fn a_broker_that_was_away_costs_no_event_and_nobody_is_lost_for_good() {
         let last = backend.last.get("people:1");
         (last.map(String::as_str) != Some("room.vacated")).then_some(())
     });
+}
+
+#[test]
+fn what_is_not_stored_reaches_the_clients_of_other_servers_once_and_leaves_one_out() {
+    let [a, b] = instances(Broker::shared(), &Broker::unique_prefix(), "1s");
+    let [mut here, mut there, mut author] = [&a, &b, &b].map(|server| user(server, "ada"));
+    for client in [&mut here, &mut there, &mut author] {
+        client.subscribe("ticker:a");
+    }
+    let path = deltas_of("ticker:a");
+    let exclude = [("Roomwire-Exclude-Client", author.id.as_str())];
+    assert_eq!(a.post(&path, &exclude, "1").status, 202);
+    assert_eq!(a.post(&path, &[("Idempotency-Key", "k")], "2").status, 202);
+    for client in [&mut here, &mut there] {
+        assert_eq!(client.publication().1, json!({"data": 1}));
+    }
+    let second = json!({"data": 2, "tags": {"id": "k"}});
+    for client in [&mut here, &mut there, &mut author] {
+        assert_eq!(client.publication().1, second);
+    }
 }

@@ -23,7 +23,7 @@ const MOST_GROWTH: u64 = 48 * 1024 * 1024;
 
 const CONFIG: &str = r#"
 [limits]
-max_outbox_bytes = "256KiB"
+max_outbox_bytes = "1MiB"
 
 [storage]
 cache = "8MiB"

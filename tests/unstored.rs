@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, Server, View, server::deltas_of};
+use common::{Client, Server, View, server::deltas_of, stream::Stream};
 use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
@@ -143,4 +143,24 @@ fn who_is_skipped_where_deltas_are_stored_comes_back_and_misses_nothing() {
     slow.read_into(&mut view, log.len());
     view.assert_exactly(&log);
     assert_eq!(server.metric("roomwire_slow_disconnects_total"), 0.0);
+}
+
+#[test]
+fn events_that_are_not_stored_move_nobody_on_and_who_comes_back_is_told_to_reload() {
+    let server = Server::start(CONFIG);
+    let path = "/v1/rooms/ticker:a/events";
+    let mut stream = Stream::open(&server, path);
+    server.await_metric("roomwire_rooms_active", 1.0);
+    let key = [("Idempotency-Key", "k")];
+    assert_eq!(server.post(&deltas_of("ticker:a"), &key, "1").status, 202);
+    let event = stream.next();
+    assert_eq!(event.name, "message");
+    assert_eq!(
+        event.json(),
+        json!({"room": "ticker:a", "id": "k", "data": 1})
+    );
+    let mut again = Stream::come_back(&server, path, &stream.parser.last_id);
+    assert_eq!(again.next().name, "reload");
+    let held = server.get("/v1/deltas?room=ticker:a&room=lobby");
+    assert_eq!(held.problem()["type"], "urn:roomwire:problem:not-stored");
 }

@@ -19,7 +19,8 @@ use std::{
 use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tracing::error;
 
 use super::{
     registry::RoomRef,
@@ -137,9 +138,17 @@ pub struct CloseAll(pub Disconnect);
 pub struct Hubs {
     hubs: Mutex<Vec<Addr<Hub>>>,
     next: AtomicUsize,
+    failed: watch::Sender<bool>,
 }
 
 impl Hubs {
+    /// Completes when a hub has failed: its thread serves nobody any more.
+    pub async fn failed(&self) {
+        let mut failed = self.failed.subscribe();
+        // The sender is here.
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
     /// Ends all sessions on all workers.
     pub fn close_all(&self, why: Disconnect) {
         self.each(|hub| hub.do_send(CloseAll(why)));
@@ -239,6 +248,24 @@ pub struct Hub {
     ping: Bytes,
     under_way: HashMap<u64, oneshot::Sender<()>>,
     metrics: Metrics,
+    failed: watch::Sender<bool>,
+}
+
+/// A hub ends with its thread, or fails.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        error!("a hub failed; its sessions are sent elsewhere, and the server stops");
+        // It may be what it was at work on that has failed.
+        if let Ok(table) = self.table.try_borrow() {
+            for (_, wire) in table.sessions() {
+                wire.close(Disconnect::INTERNAL);
+            }
+        }
+        self.failed.send_replace(true);
+    }
 }
 
 impl Hub {
@@ -268,6 +295,7 @@ impl Hub {
             },
             under_way: HashMap::new(),
             metrics,
+            failed: hubs.failed.clone(),
         });
         let mut all = hubs.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(addr.clone());

@@ -154,3 +154,26 @@ async fn nothing_of_a_failed_room_is_written_any_more() {
     world.subscribe(&room("a"), fresh(1));
     assert_eq!(wire.next().await.len(), 1, "a new life is another room");
 }
+
+/// Ends a hub by a defect.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Break;
+
+impl Handler<Break> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Break: Break, _: &mut Self::Context) {
+        panic!("a defect, for a test");
+    }
+}
+
+#[actix_rt::test]
+async fn a_hub_that_fails_closes_its_sessions_for_them_to_come_back_and_is_noticed() {
+    let world = World::start();
+    let wire = world.wire(1);
+    world.hub.addr.do_send(Break);
+    let noticed = tokio::time::timeout(Duration::from_secs(20), world.services.hubs.failed());
+    noticed.await.unwrap();
+    assert_eq!(wire.closed_with(), Some(3004));
+}

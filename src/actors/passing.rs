@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Services, room::Pass};
+use super::{Services, Topic, room::Pass};
 use crate::{
     config::Slow,
     delta::RoomName,
     log::publisher::{NewDelta, wall_clock_ms},
     metrics::Intake,
+    presence::form::Unstored,
     rooms::sequence::{Passing, Terms},
 };
 
@@ -32,9 +33,10 @@ impl Services {
         }
     }
 
-    /// Delivers a delta to whoever is in its room at this moment; gives its id. A room that has no place for it, as it
-    /// has much to do, drops it.
+    /// Delivers a delta to whoever is in its room at this moment, at other servers as well as it goes; gives its id. A
+    /// room that has no place for it, as it has much to do, drops it.
     pub fn pass(&self, delta: NewDelta) -> Arc<str> {
+        self.tell_others(&delta);
         let passing = Passing {
             data: delta.body,
             key: delta.key.clone(),
@@ -50,5 +52,21 @@ impl Services {
         delta
             .key
             .unwrap_or_else(|| Uuid::now_v7().simple().to_string().into())
+    }
+
+    fn tell_others(&self, delta: &NewDelta) {
+        let Some(others) = &self.others else {
+            return;
+        };
+        let message = Unstored {
+            from: self.presence.id(),
+            room: delta.room.clone(),
+            key: delta.key.clone(),
+            exclude: delta.exclude,
+            data: delta.body.clone(),
+        };
+        if !others.tell(Topic::Unstored, message.encode()) {
+            self.metrics.presence().ephemeral_dropped();
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Duration,
 };
 
 use actix::{fut::ActorFuture, prelude::*};
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::{
-    Services,
+    Reach, Services,
     hub::{Hub, RoomFailed, Work},
     presence::PresenceNews,
     registry::{RoomRef, Ticket},
@@ -48,9 +47,6 @@ const PAGE: PageLimit = PageLimit {
     deltas: 1000,
     bytes: FRAME_TARGET_BYTES,
 };
-
-/// How long a client's position may lie ahead of the room. Below the 5 s after which SDKs give up on a reply.
-const CATCH_UP: Duration = Duration::from_secs(4);
 
 /// A client subscribes.
 #[derive(Message)]
@@ -137,6 +133,11 @@ struct CaughtUp {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Behind(SubId);
+
+/// The log ends before the position that a client waits for.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Beyond(SubId);
 
 /// A page was read from history, or could not be.
 #[derive(Message)]
@@ -235,18 +236,13 @@ impl Room {
         ctx.spawn(found.into_actor(self));
     }
 
-    fn wait_position(&mut self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
-        // Another server may have read a shared log further than this one.
-        if offset > self.services.history.durable(&self.name) && !self.services.is_shared() {
-            self.sequence.ahead(sub);
-            return;
-        }
-        let (mut dispatched, addr) = (self.services.dispatched(&self.name), ctx.address());
+    fn wait_position(&self, sub: SubId, offset: u64, ctx: &mut Context<Self>) {
+        let (services, name, addr) = (self.services.clone(), self.name.clone(), ctx.address());
         let caught_up = async move {
-            let reached = dispatched.wait_for(|&upto| upto >= offset);
-            match tokio::time::timeout(CATCH_UP, reached).await {
-                Ok(Ok(_)) => addr.do_send(CaughtUp { sub, offset }),
-                _ => addr.do_send(Behind(sub)),
+            match services.reach(&name, offset).await {
+                Reach::Reached => addr.do_send(CaughtUp { sub, offset }),
+                Reach::Beyond => addr.do_send(Beyond(sub)),
+                Reach::Behind => addr.do_send(Behind(sub)),
             }
         };
         ctx.spawn(caught_up.into_actor(self));
@@ -559,6 +555,14 @@ impl Handler<Behind> for Room {
     fn handle(&mut self, Behind(sub): Behind, _: &mut Self::Context) {
         warn!(room.name = %self.name, "the rooms are far behind the log");
         self.sequence.failed(sub);
+    }
+}
+
+impl Handler<Beyond> for Room {
+    type Result = ();
+
+    fn handle(&mut self, Beyond(sub): Beyond, _: &mut Self::Context) {
+        self.sequence.ahead(sub);
     }
 }
 

@@ -19,7 +19,7 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
 
 use super::{
-    Services, Topic,
+    Reach, Services, Topic,
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
@@ -40,7 +40,7 @@ use crate::{
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
-        history::PageLimit,
+        history::{History, PageLimit},
         sequence::{Join, Start, SubId},
         store::{Order, StoreError},
     },
@@ -454,21 +454,36 @@ impl Session {
         } else {
             Order::Ascending
         };
-        let read = actix_rt::task::spawn_blocking(move || {
-            let newest = history.head(&room)?.newest;
-            let deltas = match limit.deltas {
-                0 => vec![],
-                _ => {
-                    let since = since.map(|since| since.offset);
-                    history.list(&room, since, limit, order)?.deltas
+        // Those before a position are there whether it is or not.
+        let awaited = since.as_ref().map(|since| since.offset);
+        let awaited = awaited.filter(|offset| !reverse && *offset > history.durable(&room));
+        let services = self.services.clone();
+        let read = async move {
+            if let Some(offset) = awaited {
+                match services.reach(&room, offset).await {
+                    Reach::Reached => {}
+                    Reach::Beyond => return Err(ErrorCode::UNRECOVERABLE_POSITION),
+                    Reach::Behind => return Err(ErrorCode::INTERNAL),
                 }
-            };
-            Ok::<(u64, Vec<Delta>), StoreError>((newest, deltas))
-        });
+            }
+            let since = since.map(|since| since.offset);
+            let read = move || read_until_newest(&history, &room, since, limit, order);
+            match actix_rt::task::spawn_blocking(read).await {
+                Ok(Ok(read)) => Ok(read),
+                Ok(Err(error)) => {
+                    error!(%error, "history can't be read");
+                    Err(ErrorCode::INTERNAL)
+                }
+                Err(error) => {
+                    error!(%error, "reading history failed");
+                    Err(ErrorCode::INTERNAL)
+                }
+            }
+        };
         ctx.spawn(read.into_actor(self).map(move |read, session, _| {
             let _in_span = session.span().entered();
             match read {
-                Ok(Ok((offset, deltas))) => {
+                Ok((offset, deltas)) => {
                     let publications = deltas.iter().map(Publication::from).collect();
                     let epoch = &*epoch;
                     let outcome = Outcome::History {
@@ -478,19 +493,13 @@ impl Session {
                     };
                     session.reply(command, &outcome);
                 }
-                Ok(Err(error)) => {
-                    error!(%error, "history can't be read");
-                    session.fail(command, ErrorCode::INTERNAL);
-                }
-                Err(error) => {
-                    error!(%error, "reading history failed");
-                    session.fail(command, ErrorCode::INTERNAL);
-                }
+                Err(code) => session.fail(command, code),
             }
         }));
     }
 
     fn publish(&mut self, command: u32, room: RoomName, body: Bytes, ctx: &mut Context<Self>) {
+        self.services.look_at_size(&room, body.len());
         let info = serde_json::to_vec(self.core.info()).unwrap_or_default();
         let delta = NewDelta {
             room,
@@ -558,6 +567,26 @@ impl Session {
     fn fail(&self, command: u32, error: ErrorCode) {
         self.reply(command, &Outcome::Error(error));
     }
+}
+
+/// Where a room's history ends, and what of it was asked for: nothing that came meanwhile.
+fn read_until_newest(
+    history: &History,
+    room: &RoomName,
+    since: Option<u64>,
+    limit: PageLimit,
+    order: Order,
+) -> Result<(u64, Vec<Delta>), StoreError> {
+    let newest = history.head(room)?.newest;
+    let page = match (limit.deltas, order) {
+        (0, _) => return Ok((newest, vec![])),
+        (_, Order::Ascending) => history.page(room, since.unwrap_or(0), newest, limit)?,
+        (_, Order::Descending) => {
+            let before = since.map_or(newest + 1, |since| since.min(newest + 1));
+            history.list(room, Some(before), limit, order)?
+        }
+    };
+    Ok((newest, page.deltas))
 }
 
 impl Actor for Session {

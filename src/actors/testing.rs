@@ -136,6 +136,7 @@ impl World {
             presence: Arc::new(Presence::new(PRESENCE, namespaces.clone())),
             others: None,
             metrics: Metrics::new(),
+            large_deltas: Default::default(),
             ingress: None,
             namespaces,
             access: Access::open(&config.access, &[], true).unwrap(),

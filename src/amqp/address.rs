@@ -37,6 +37,10 @@ impl Address {
         Ok(Self(Box::new(uri)))
     }
 
+    pub fn vhost(&self) -> &str {
+        &self.0.vhost
+    }
+
     /// The whole address, to connect with.
     pub(super) fn uri(&self) -> AMQPUri {
         (*self.0).clone()

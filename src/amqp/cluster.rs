@@ -18,6 +18,7 @@ use super::{
     partition::AmqpLog,
     reader::Start,
     topology::{Topology, TopologyError},
+    watch::{self, Standing},
 };
 
 /// How long a start waits for a broker that can't be reached, or is not ready.
@@ -42,6 +43,7 @@ pub struct Cluster {
     connector: Arc<Connector>,
     topology: Arc<Topology>,
     generations: Vec<Generation>,
+    standing: Arc<Standing>,
     runtime: Handle,
     // Ends the thread when it is dropped.
     _stop: oneshot::Sender<()>,
@@ -49,7 +51,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Blocks until the topology is there. Brokers that can't be reached are tried for a minute.
+    /// Blocks until the topology is there. Brokers that can't be reached are tried for a minute, and
+    /// those that have an alarm are waited for.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         let connector = Arc::new(Connector::new(&settings)?);
         let topology = Arc::new(Topology::new(connector.clone(), &settings));
@@ -67,11 +70,16 @@ impl Cluster {
             connector,
             topology,
             generations: Vec::new(),
+            standing: Arc::default(),
             runtime: handle,
             _stop: stop,
             thread: Some(thread),
         };
         cluster.generations = cluster.runtime.block_on(establish(&cluster.topology))?;
+        let name = format!("{} generations", cluster.settings.prefix);
+        let link = Link::new(cluster.connector.clone(), name);
+        let watching = watch::run(cluster.topology.clone(), cluster.standing.clone(), link);
+        cluster.runtime.spawn(watching);
         Ok(cluster)
     }
 
@@ -84,8 +92,19 @@ impl Cluster {
         &self.topology
     }
 
+    /// Between two heartbeats of this instance in each partition.
+    pub fn heartbeat(&self) -> Duration {
+        self.settings.heartbeat_interval
+    }
+
+    /// Whether an instance that starts might go by another log than this one.
+    pub fn is_split(&self) -> bool {
+        self.standing.is_split()
+    }
+
     /// Begins to read and to publish a generation of a partition.
     pub fn open(&self, partition: u16, generation: Generation, start: Start) -> AmqpLog {
+        self.standing.opened(partition, generation.clone());
         AmqpLog::open(
             &self.runtime,
             &self.connector,
@@ -136,10 +155,18 @@ impl Drop for Cluster {
 }
 
 async fn establish(topology: &Topology) -> Result<Vec<Generation>, TopologyError> {
-    let deadline = Instant::now() + START_PATIENCE;
-    let mut reported = false;
+    let mut deadline = Instant::now() + START_PATIENCE;
+    let (mut reported, mut reported_block) = (false, false);
     loop {
         match topology.establish().await {
+            // It can be reached, and takes records as soon as somebody makes room.
+            Err(error @ TopologyError::Blocked) => {
+                if !reported_block {
+                    tracing::warn!(%error, "waiting for RabbitMQ, for as long as it takes");
+                    reported_block = true;
+                }
+                deadline = Instant::now() + START_PATIENCE;
+            }
             Err(error) if !error.is_permanent() && Instant::now() < deadline => {
                 if !reported {
                     tracing::warn!(%error, "waiting for RabbitMQ");

@@ -25,6 +25,7 @@ pub mod reader;
 pub mod shared;
 pub mod status;
 pub mod topology;
+pub mod watch;
 pub mod window;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -124,6 +124,16 @@ impl AmqpLog {
         self.publisher.publish(entries)
     }
 
+    /// Has a heartbeat published soon; gives its number.
+    pub fn ask_beat(&self) -> u64 {
+        self.publisher.ask_beat()
+    }
+
+    /// The position of the last heartbeat that was read back, if it is `beat` or a later one.
+    pub fn beat_place(&self, beat: u64) -> Option<u64> {
+        self.publisher.beat_place(beat)
+    }
+
     /// Which heartbeats are this instance's.
     pub fn producer(&self) -> u128 {
         self.publisher.producer()

@@ -64,8 +64,10 @@ struct State {
     confirmed: VecDeque<Source>,
     closed: bool,
     last_beat: u64,
-    /// The last heartbeat that was read back.
-    returned: u64,
+    /// Whether somebody waits for a heartbeat that was not made yet.
+    beat_is_asked: bool,
+    /// The last heartbeat that was read back, and its position.
+    returned: (u64, u64),
     /// Heartbeats that were not read back, and when each was made.
     awaited: VecDeque<(u64, Instant)>,
     /// Since when the broker takes nothing.
@@ -97,7 +99,8 @@ impl Publisher {
                 confirmed: VecDeque::new(),
                 closed: false,
                 last_beat: 0,
-                returned: 0,
+                beat_is_asked: false,
+                returned: (0, 0),
                 awaited: VecDeque::new(),
                 unavailable: Some(now),
                 progress: now,
@@ -150,6 +153,7 @@ impl Publisher {
     pub fn beat(&self) -> u64 {
         let mut state = self.0.lock();
         state.last_beat += 1;
+        state.beat_is_asked = false;
         let beat = state.last_beat;
         let heartbeat = Entry::Heartbeat(Heartbeat {
             producer: self.0.producer,
@@ -174,10 +178,27 @@ impl Publisher {
         self.0.producer
     }
 
-    /// The heartbeats up to `beat` were read back.
-    pub fn returned(&self, beat: u64) {
+    /// Has a heartbeat made soon; gives its number. Those who ask meanwhile share it.
+    pub fn ask_beat(&self) -> u64 {
         let mut state = self.0.lock();
-        state.returned = state.returned.max(beat);
+        state.beat_is_asked = true;
+        state.last_beat + 1
+    }
+
+    fn beat_is_asked(&self) -> bool {
+        self.0.lock().beat_is_asked
+    }
+
+    /// The position of the last heartbeat that was read back, if it is `beat` or a later one.
+    pub fn beat_place(&self, beat: u64) -> Option<u64> {
+        let (returned, position) = self.0.lock().returned;
+        (returned >= beat).then_some(position)
+    }
+
+    /// The heartbeats up to `beat` were read back, that one at `position`.
+    pub fn returned(&self, beat: u64, position: u64) {
+        let mut state = self.0.lock();
+        state.returned = state.returned.max((beat, position));
         while state
             .awaited
             .front()
@@ -194,7 +215,7 @@ impl Publisher {
 
     /// Whether heartbeat `beat` was read back.
     pub fn is_back(&self, beat: u64) -> bool {
-        self.0.lock().returned >= beat
+        self.0.lock().returned.0 >= beat
     }
 
     /// How long the oldest heartbeat has been on its way that was not read back: how far this
@@ -380,10 +401,12 @@ mod tests {
         let second = publisher.beat();
         advance(Duration::from_secs(1)).await;
         assert_eq!(publisher.oldest_beat(), Some(Duration::from_secs(3)));
-        publisher.returned(first);
+        publisher.returned(first, 7);
+        assert_eq!(publisher.beat_place(first), Some(7));
+        assert_eq!(publisher.beat_place(second), None);
         assert_eq!(publisher.oldest_beat(), Some(Duration::from_secs(1)));
         assert!(publisher.is_back(first) && !publisher.is_back(second));
-        publisher.returned(second);
+        publisher.returned(second, 9);
         assert_eq!(publisher.oldest_beat(), None);
     }
 }

@@ -20,7 +20,8 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-use self::delivery::{Acks, ack, next_of, offset, position};
+pub(super) use self::delivery::position;
+use self::delivery::{Acks, ack, next_of, offset};
 use super::{
     Generation,
     attach::{self, Checkpoint, Verdict},
@@ -307,7 +308,7 @@ impl Reader {
         match &entry {
             Entry::Seal(_) => return Err(Stop::End(End::Replaced(Old::Exists))),
             Entry::Heartbeat(heartbeat) if heartbeat.producer == self.publisher.producer() => {
-                self.publisher.returned(heartbeat.beat);
+                self.publisher.returned(heartbeat.beat, position);
             }
             _ => {}
         }

@@ -138,6 +138,14 @@ impl KeptLog for SharedLog {
         self.current().is_some_and(own)
     }
 
+    fn ask_beat(&self) -> u64 {
+        self.current().map_or(u64::MAX, |log| log.ask_beat())
+    }
+
+    fn beat_place(&self, beat: u64) -> Option<u64> {
+        self.current()?.beat_place(beat)
+    }
+
     fn is_closed(&self) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.closed
@@ -148,6 +156,7 @@ impl KeptLog for SharedLog {
         let Some(log) = &state.current else {
             return LogStatus {
                 lost_connections: state.lost_connections,
+                heartbeat: self.cluster.heartbeat(),
                 ..LogStatus::default()
             };
         };
@@ -160,6 +169,8 @@ impl KeptLog for SharedLog {
             end: figures.target,
             behind: figures.lag(),
             lag: log.lag(),
+            heartbeat: self.cluster.heartbeat(),
+            split: self.cluster.is_split(),
             confirmed: figures.confirmed,
             confirm_time: figures.confirm_time,
         }

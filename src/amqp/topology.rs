@@ -5,8 +5,10 @@
 //! somebody has set up the topology before, until a stream has to be replaced.
 
 mod ingress;
+mod objects;
 mod records;
 mod streams;
+mod survey;
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +23,14 @@ use lapin::{
     Channel, Connection,
     options::{ConfirmSelectOptions, QueueDeleteOptions},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::streams::queue_exists;
+pub use self::{
+    objects::{Found, Kind, Object},
+    survey::{Extent, PartitionSurvey, Survey},
+};
 use super::{
     Generation, Settings,
     connection::{ConnectError, Connector, reply},
@@ -38,6 +44,13 @@ use crate::log::{
 
 /// How long one look at the topology may take, declarations included.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks whether a connection is blocked, and how many of them count.
+const BLOCKED_LOOK: Duration = Duration::from_millis(500);
+const BLOCKED_LOOKS: u32 = 4;
 
 /// Whole segments are trimmed, and the last never: so a stream is about a tenth larger than asked.
 const SEGMENTS: u64 = 10;
@@ -80,11 +93,23 @@ pub enum TopologyError {
     Refused { doing: &'static str },
     #[error("can't read the stream of generations: the broker ended it")]
     Ended,
+    #[error(
+        "the broker is out of memory or disk and takes nothing; `rabbitmq-diagnostics alarms` says which"
+    )]
+    Blocked,
     #[error("the broker did not answer within {PATIENCE:?}")]
     NoAnswer,
 }
 
 impl TopologyError {
+    /// Whether the broker says that there is no such stream.
+    pub fn is_missing_stream(&self) -> bool {
+        match self {
+            Self::Broker { source, .. } => is_missing(source),
+            _ => false,
+        }
+    }
+
     /// Whether trying again won't help.
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -194,6 +219,26 @@ impl Topology {
         .await
     }
 
+    /// Writes the stream of generations anew, from what an instance knows that reads them all.
+    pub async fn mend(&self, generations: &BTreeMap<u16, Generation>) -> Result<(), TopologyError> {
+        self.connected(async |connection| {
+            self.declare_common(connection).await?;
+            let known = self.read(connection).await?;
+            self.check_partitions(&known)?;
+            let publishing = confirming(connection).await?;
+            for (&partition, generation) in generations {
+                // All who do this know the same, and the first one wins.
+                if known.current(partition).is_none() {
+                    let proposal = known.propose(partition, self.partitions, generation.clone());
+                    let record = MetaRecord::Generation(proposal);
+                    self.append_meta(&publishing, &record).await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn connected<T>(
         &self,
         work: impl AsyncFnOnce(&Connection) -> Result<T, TopologyError>,
@@ -202,9 +247,14 @@ impl Topology {
         let all = async {
             let turn = self.turn.load(Ordering::Relaxed);
             let connection = self.connector.connect(turn, &name).await?;
-            let done = work(&connection).await;
-            // Whatever becomes of it: everything is done or has failed.
-            let _ = connection.close(200, "OK".into()).await;
+            let done = tokio::select! {
+                done = work(&connection) => done,
+                () = is_blocked(&connection) => Err(TopologyError::Blocked),
+            };
+            // Whatever becomes of it: everything is done or has failed. Nothing is written on a
+            // connection that is blocked.
+            let closing = connection.close(200, "OK".into());
+            let _ = timeout(CLOSE_PATIENCE, closing).await;
             done
         };
         let done = timeout(PATIENCE, all)
@@ -294,6 +344,18 @@ impl Topology {
         let doing = "seal a stream that is replaced";
         self.append(&channel, &stream, &seal.encode(), CONTENT_TYPE, doing)
             .await
+    }
+}
+
+/// Completes when the broker has an alarm that does not pass at once.
+async fn is_blocked(connection: &Connection) {
+    let mut looks = 0;
+    while looks < BLOCKED_LOOKS {
+        sleep(BLOCKED_LOOK).await;
+        looks = match connection.status().blocked() {
+            true => looks + 1,
+            false => 0,
+        };
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one command a file.
 
+mod amqp;
 pub mod bench;
 mod compact;
 mod completions;
@@ -67,6 +68,8 @@ enum Command {
     Completions(completions::Flags),
     /// Write the manual pages
     Man(man::Flags),
+    /// Set up the log in RabbitMQ, and look at it
+    Amqp(amqp::Flags),
     /// Print the version
     Version,
 }
@@ -127,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Publish(flags) => on_this_thread(publish::run(flags)),
         Command::Tail(flags) => on_this_thread(tail::run(flags)),
         Command::Bench(flags) => on_this_thread(bench::run(flags)),
+        Command::Amqp(flags) => on_this_thread(amqp::run(flags)),
         Command::History(flags) => on_this_thread(history::run(flags)),
         Command::Export(flags) => on_this_thread(export::run(flags)),
         Command::Import(flags) => on_this_thread(import::run(flags)),
@@ -142,10 +146,24 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             Exit::of(&error).into()
         }
     }
+}
+
+/// The error and its causes, but those that one before them has told.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            if !told.is_empty() {
+                told += ": ";
+            }
+            told += &cause;
+        }
+    }
+    told
 }
 
 fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
@@ -164,6 +182,15 @@ fn how_to_reach(url: &ServerUrl) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let cause = std::io::Error::other("refused");
+        let error = anyhow::Error::new(cause).context("can't connect: refused");
+        assert_eq!(told(&error), "can't connect: refused");
+        let error = anyhow::Error::msg("refused").context("can't connect");
+        assert_eq!(told(&error), "can't connect: refused");
+    }
 
     #[test]
     fn every_command_that_takes_arguments_shows_examples() {

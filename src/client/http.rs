@@ -71,6 +71,25 @@ pub enum HttpError {
     Unexpected { url: ServerUrl, what: String },
 }
 
+/// A server that is ready.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Readiness {
+    /// Of a log that it shares with others, in their order.
+    #[serde(default)]
+    pub partitions: Vec<Reading>,
+}
+
+/// How a server reads a partition of its log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    pub connected: bool,
+    /// The last position that it has read.
+    pub read: u64,
+    /// Positions that it knows to be ahead.
+    pub behind: u64,
+    pub lag_seconds: f64,
+}
+
 /// One entry of a batch: taken, or refused by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -186,6 +205,12 @@ impl HttpClient {
             .insert_header((header::CONTENT_TYPE, "application/json"))
             .insert_header(("Idempotency-Key", key));
         self.answer(request, json).await
+    }
+
+    /// What the server says of itself and of its log.
+    pub async fn readiness(&self) -> Result<Readiness, HttpError> {
+        let request = self.client.get(format!("{}/readyz", self.url));
+        self.answer(request, Bytes::new()).await
     }
 
     /// Publishes `batch`, a JSON array of `{"room","data","id"?}`; its outcomes are in the order of

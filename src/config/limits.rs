@@ -7,6 +7,10 @@ use super::{
     units::{HOUR, KIB, MIB, MINUTE, SECOND},
 };
 
+/// More than the largest frame that a client may be sent at once, so that no healthy client is closed
+/// by one frame.
+pub const MIN_OUTBOX_BYTES: u64 = MIB;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub max_sessions: usize,
@@ -29,7 +33,11 @@ impl Limits {
             max_sessions: from.number("limits.max_sessions", 10_000, 1..=1_000_000),
             max_rooms_per_session: from.number("limits.max_rooms_per_session", 128, 1..=100_000),
             max_command_bytes: from.memory("limits.max_command_bytes", 256 * KIB, KIB..=16 * MIB),
-            max_outbox_bytes: from.memory("limits.max_outbox_bytes", MIB, 64 * KIB..=64 * MIB),
+            max_outbox_bytes: from.memory(
+                "limits.max_outbox_bytes",
+                MIB,
+                MIN_OUTBOX_BYTES..=64 * MIB,
+            ),
             connect_timeout: from.duration(
                 "limits.connect_timeout",
                 10 * SECOND,

@@ -36,7 +36,7 @@ pub use self::{
     flags::{AmqpFlags, ServeFlags, SetUp},
     http::Http,
     keys::{ApiKey, Scope},
-    limits::Limits,
+    limits::{Limits, MIN_OUTBOX_BYTES},
     log::{Log, LogFormat},
     namespaces::{
         ClientPublish, History, Namespace, Namespaces, RoomAccess, Slow, UnknownNamespace,
@@ -140,12 +140,6 @@ impl Config {
 
     /// What one concern asks of another.
     fn check(&self, from: &mut Reader) {
-        from.require(
-            self.limits.max_outbox_bytes >= 2 * self.publish.max_delta_bytes,
-            "limits.max_outbox_bytes",
-            "at least twice",
-            "publish.max_delta_bytes",
-        );
         from.require(
             self.amqp.max_age >= 2 * self.publish.idempotency_window,
             "amqp.max_age",

@@ -10,6 +10,8 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     pub max_delta_bytes: usize,
+    /// From this size on a delta is counted and told as large.
+    pub large_delta_bytes: usize,
     /// Deltas in one request.
     pub max_batch: usize,
     /// The body of one request with several deltas.
@@ -26,6 +28,7 @@ impl Publish {
     pub(super) fn read(from: &mut Reader) -> Self {
         let publish = Self {
             max_delta_bytes: from.memory("publish.max_delta_bytes", 64 * KIB, 1..=512 * KIB),
+            large_delta_bytes: from.memory("publish.large_delta_bytes", 16 * KIB, 1..=512 * KIB),
             max_batch: from.number("publish.max_batch", 1000, 1..=10_000),
             max_batch_bytes: from.memory("publish.max_batch_bytes", 4 * MIB, KIB..=64 * MIB),
             queue_records: from.number("publish.queue_records", 16_384, 1..=1_000_000),

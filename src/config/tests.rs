@@ -326,7 +326,6 @@ fn settings_that_do_not_go_together_are_both_named() {
         "[publish]\nmax_batch = 10000\nqueue_records = 9999",
         "[publish]\nmax_batch_bytes = \"2MiB\"\nqueue_bytes = \"1MiB\"",
         "[publish]\nmax_batch_bytes = \"32KiB\"",
-        "[limits]\nmax_outbox_bytes = \"64KiB\"",
     ] {
         let mistakes = file(wrong).mistakes();
         assert!(

@@ -366,6 +366,15 @@ impl Problem {
         .retry_after(RETRY_LATER)
     }
 
+    /// The server reads no more of a shared log, so its clients hear nothing new.
+    pub fn reads_nothing(why: &str) -> Self {
+        Self::new(
+            Kind::Behind,
+            format!("the server reads nothing more of the shared log: {why}"),
+        )
+        .retry_after(RETRY_LATER)
+    }
+
     /// `limit` sessions are open.
     pub fn full(limit: usize) -> Self {
         Self::new(

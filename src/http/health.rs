@@ -4,7 +4,10 @@ use actix_web::{HttpResponse, web::Data};
 use serde_json::json;
 
 use super::{error::Problem, routes::State};
-use crate::metrics;
+use crate::{
+    log::publisher::{PublishError, Refusal},
+    metrics,
+};
 
 /// Whether the process answers.
 #[utoipa::path(
@@ -42,6 +45,15 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
     if state.life.is_catching_up() {
         return Err(Problem::catching_up(&state.services.progress()));
     }
+    if state.services.is_shared() {
+        match state.services.publisher.refusal() {
+            Some(PublishError::NoSpace) => return Err(Problem::reads_nothing("its disk is full")),
+            Some(PublishError::NotTaken {
+                why: Refusal::Reopening,
+            }) => return Err(Problem::reads_nothing("its database failed")),
+            _ => {}
+        }
+    }
     let mut answer = json!({
         "status": "ready",
         "sessions": state.life.sessions(),
@@ -59,6 +71,9 @@ pub async fn ready(state: Data<State>) -> Result<HttpResponse, Problem> {
             })
         });
         answer["partitions"] = partitions.collect();
+        if let Some(why) = state.services.publisher.refusal() {
+            answer["refuses_publishes"] = why.to_string().into();
+        }
     }
     if let Some(ingress) = &state.services.ingress {
         let figures = ingress.figures();

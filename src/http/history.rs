@@ -20,6 +20,7 @@ use super::{
     routes::State,
 };
 use crate::{
+    actors::Reach,
     delta::{Epoch, MAX_OFFSET, RoomName},
     protocol::reply::Publication,
     rooms::{
@@ -188,7 +189,7 @@ async fn look(
     if let From::After(after) = question.from
         && same_life
         && after > history.durable(room)
-        && state.services.is_shared()
+        && state.services.reach(room, after).await == Reach::Behind
     {
         return Err(Problem::behind());
     }

@@ -330,6 +330,9 @@ async fn store(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Published, Pu
     if deltas.is_empty() {
         return vec![];
     }
+    for delta in &deltas {
+        state.services.look_at_size(&delta.room, delta.body.len());
+    }
     let started = Instant::now();
     let outcomes = state.services.publisher.publish(deltas).await;
     let metrics = &state.services.metrics;

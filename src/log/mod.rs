@@ -135,6 +135,13 @@ pub trait KeptLog: Send + Sync {
     /// Whether the heartbeat is this reader's own.
     fn is_own(&self, heartbeat: &Heartbeat) -> bool;
 
+    /// Asks for a heartbeat, which is soon published; gives its number.
+    fn ask_beat(&self) -> u64;
+
+    /// Where the heartbeat `beat` of this reader, or a later one, stands in the log; none while it
+    /// was not read back.
+    fn beat_place(&self, beat: u64) -> Option<u64>;
+
     fn is_closed(&self) -> bool;
 
     fn status(&self) -> LogStatus;
@@ -157,6 +164,10 @@ pub struct LogStatus {
     pub behind: u64,
     /// How far the reader is behind.
     pub lag: Duration,
+    /// Between two heartbeats of this reader, and as a rule of the others.
+    pub heartbeat: Duration,
+    /// Whether it is in doubt that this is the log that others, or those who come, go by.
+    pub split: bool,
     /// Records that the log has confirmed.
     pub confirmed: u64,
     /// The sum of the times that their confirms took.

@@ -78,6 +78,16 @@ pub enum Refusal {
     Reopening,
     #[error("this machine's clock is {} s ahead of the other instances'; set it right", by.as_secs())]
     ClockAhead { by: Duration },
+    #[error(
+        "this machine's clock is {} s ahead of what was written last; \
+         until it is known whether others are here, it may be wrong", by.as_secs()
+    )]
+    ClockUnproven { by: Duration },
+    #[error(
+        "the stream that tells which streams are the log is missing, or names others than this \
+         server reads; `roomwire amqp status` shows more, and a restart goes over to what it names"
+    )]
+    Split,
 }
 
 /// Where the pipeline put a record.
@@ -145,7 +155,7 @@ impl Publisher {
 
     /// Why nothing is taken at the moment, if it is not the log that takes nothing.
     pub fn refusal(&self) -> Option<PublishError> {
-        self.answers.lock().refusal.clone()
+        self.answers.refusal()
     }
 
     /// What the pipeline answers through.
@@ -358,6 +368,11 @@ impl Answers {
     /// From here on nothing is taken, for this reason, or everything if there is none.
     pub fn refuse(&self, why: Option<PublishError>) {
         self.lock().refusal = why;
+    }
+
+    /// Why nothing is taken.
+    pub fn refusal(&self) -> Option<PublishError> {
+        self.lock().refusal.clone()
     }
 
     /// Does `work`, which loses some of what was taken, or all memory of it: nothing is taken

@@ -13,6 +13,7 @@ fn the_table_lists_every_figure_that_is_rendered() {
     let metrics = Metrics::new();
     metrics.session_closed(Transport::WebSocket, Closing::Server(3008));
     metrics.connection_refused("full");
+    metrics.large_delta("chat");
     metrics.log(0, &LogStatus::default());
     metrics.ingress(&Figures::default());
 

@@ -3,6 +3,8 @@
 //! Fields that are not known are passed over, so that a later build can add some. One that must change the form takes
 //! another byte: instances that don't know it ignore the message, and those who sent it are unknown to them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -136,6 +138,54 @@ pub fn decode_ephemeral(bytes: &[u8]) -> Result<Ephemeral, FormError> {
         info: form.who.info(form.client),
         data: Bytes::copy_from_slice(form.data.get().as_bytes()),
     })
+}
+
+/// A delta of a room that stores nothing, for the clients of other instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unstored {
+    pub from: InstanceId,
+    pub room: RoomName,
+    /// The idempotency key, if the publisher gave one.
+    pub key: Option<Arc<str>>,
+    /// The client that is not to be sent it.
+    pub exclude: Option<Uuid>,
+    /// JSON.
+    pub data: Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UnstoredForm<'a> {
+    from: InstanceId,
+    room: RoomName,
+    key: Option<Arc<str>>,
+    exclude: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl Unstored {
+    pub fn encode(&self) -> Bytes {
+        encoded(&UnstoredForm {
+            from: self.from,
+            room: self.room.clone(),
+            key: self.key.clone(),
+            exclude: self.exclude.map(|client| client.to_string()),
+            data: serde_json::from_slice(&self.data).unwrap_or(RawValue::NULL),
+        })
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormError> {
+        let form: UnstoredForm<'_> = serde_json::from_slice(json(bytes)?)?;
+        Ok(Self {
+            from: form.from,
+            room: form.room,
+            key: form.key,
+            exclude: form
+                .exclude
+                .and_then(|client| Uuid::try_parse(&client).ok()),
+            data: Bytes::copy_from_slice(form.data.get().as_bytes()),
+        })
+    }
 }
 
 fn encoded(form: &impl Serialize) -> Bytes {

@@ -122,9 +122,14 @@ impl Checkpoint {
         };
         debug_assert!(position > self.offset, "positions grow strictly");
         self.offset = position;
-        self.clock = self.clock.max(entry.stamped());
-        self.floor.time = self.floor.time.min(self.clock);
-        self.producers.tick(self.clock);
+        // A clock that is ahead must not make everybody forget keys. Whoever has it publishes no
+        // deltas, and yet beats, fences and seals.
+        if matches!(entry, Entry::Delta { .. }) {
+            self.clock = self.clock.max(entry.stamped());
+            self.producers.tick(self.clock);
+        }
+        let latest = self.clock.max(entry.stamped());
+        self.floor.time = self.floor.time.min(latest);
         self.place = Some(Place {
             position,
             identity: entry.identity(),

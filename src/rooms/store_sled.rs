@@ -6,14 +6,17 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::store::{Order, Store, StoreError, Visit, Write};
+use super::{
+    stall::{self, Watch, Writes},
+    store::{Order, Store, StoreError, Visit, Write},
+};
 
 /// One sled tree in a directory of its own.
 pub struct SledStore {
@@ -21,9 +24,15 @@ pub struct SledStore {
     cache_bytes: u64,
     /// `None` while it could not be reopened. Readers hold the lock while they scan, so that
     /// reopening, which needs every handle gone, waits for them.
-    database: RwLock<Option<Database>>,
+    database: Arc<Guarded>,
     /// A failed commit may have left a part of itself in sled's memory, which nobody may read.
     failed: AtomicBool,
+}
+
+/// What the thread that watches over sled's writes sees of the store.
+struct Guarded {
+    open: RwLock<Option<Database>>,
+    writes: Writes,
 }
 
 /// sled, and what it leaves to us: on Linux its flush writes the pages out but neither the file's
@@ -60,16 +69,29 @@ impl SledStore {
     /// Opens or makes the database in the directory `path`. `cache_bytes` bounds sled's page cache;
     /// the process takes about twice as much.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let database = Arc::new(Guarded {
+            open: RwLock::new(Some(Database::open(path, cache_bytes)?)),
+            writes: Writes::default(),
+        });
+        let watched = Arc::downgrade(&database);
+        thread::Builder::new()
+            .name("store watch".into())
+            .spawn(move || watch(&watched))
+            .map_err(|source| StoreError::Io {
+                what: "start a thread",
+                source,
+            })?;
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
-            database: RwLock::new(Some(Database::open(path, cache_bytes)?)),
+            database,
             failed: AtomicBool::new(false),
         })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner)
+        let open = &self.database.open;
+        open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` on the database and makes sure that what it saw or wrote counts.
@@ -94,11 +116,29 @@ impl SledStore {
         what: &'static str,
         work: impl FnOnce(&Database) -> sled::Result<()>,
     ) -> Result<(), StoreError> {
-        let result = self.with(what, work);
+        let result = self.database.writes.run(|| self.with(what, work));
         if result.is_err() {
             self.failed.store(true, Ordering::Release);
         }
         result
+    }
+}
+
+/// Until the store is gone.
+fn watch(database: &Weak<Guarded>) {
+    let mut watch = Watch::default();
+    loop {
+        thread::sleep(stall::LOOK);
+        let Some(database) = database.upgrade() else {
+            return;
+        };
+        // While it is being opened again nothing is written.
+        if watch.is_stalled(&database.writes)
+            && let Ok(open) = database.open.try_read()
+            && let Some(database) = &*open
+        {
+            stall::add_thread(&database.tree);
+        }
     }
 }
 
@@ -152,6 +192,7 @@ impl Store for SledStore {
     fn reopen(&self) -> Result<(), StoreError> {
         let mut database = self
             .database
+            .open
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // sled holds the file's lock as long as one handle lives.

@@ -12,7 +12,7 @@ use crate::{
         Others, Services, Topic,
         presence::{Presence, PresenceNews},
         registry::Registry,
-        room::Ephemeral,
+        room::{Ephemeral, Pass},
     },
     amqp::{
         bus::{Bus, Listener},
@@ -20,12 +20,13 @@ use crate::{
     },
     config::Config,
     log::publisher::wall_clock_ms,
-    metrics::Metrics,
+    metrics::{Intake, Metrics},
     presence::{
         core::Settings,
         form::{self, Message},
         subjects::{Event, Subject},
     },
+    rooms::sequence::Passing,
 };
 
 /// Between two looks at what is due.
@@ -36,6 +37,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 const PRESENCE: &str = "presence";
 const EPHEMERAL: &str = "ephemeral";
+const UNSTORED: &str = "unstored";
 
 pub fn settings(config: &Config, shared: bool) -> Settings {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -54,6 +56,7 @@ impl Others for Bus {
         let topic = match topic {
             Topic::Presence => PRESENCE,
             Topic::Ephemeral => EPHEMERAL,
+            Topic::Unstored => UNSTORED,
         };
         self.send(topic, body)
     }
@@ -86,6 +89,7 @@ impl Listener for Listens {
             PRESENCE => Message::decode(body)
                 .map(|message| self.presence.with(|core, now| core.heard(now, message))),
             EPHEMERAL => form::decode_ephemeral(body).map(|message| self.pass_on(message)),
+            UNSTORED => form::Unstored::decode(body).map(|message| self.deliver(message)),
             // Something that a later build has for its like.
             _ => Ok(()),
         };
@@ -97,6 +101,21 @@ impl Listener for Listens {
 }
 
 impl Listens {
+    fn deliver(&self, message: form::Unstored) {
+        if message.from == self.presence.id() {
+            return;
+        }
+        let passing = Passing {
+            data: message.data,
+            key: message.key,
+            exclude: message.exclude,
+            stamped: wall_clock_ms(),
+        };
+        if let Some(Err(_)) = self.registry.pass(&message.room, Pass(passing)) {
+            self.metrics.deltas_in(Intake::Dropped, 1);
+        }
+    }
+
     fn pass_on(&self, message: form::Ephemeral) {
         let form::Ephemeral {
             from,

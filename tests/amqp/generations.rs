@@ -34,6 +34,7 @@ fn racing_instances_agree_on_the_generations_and_leave_no_stream_behind() {
     let mut streams: Vec<_> = streams
         .lines()
         .filter(|name| name.starts_with(&settings.prefix))
+        .filter(|name| name.contains(".log.") || name.ends_with(".meta"))
         .map(str::to_owned)
         .collect();
     streams.sort();
@@ -147,6 +148,9 @@ fn a_wrong_password_is_told_at_once_and_without_the_password() {
     let asked = time::Instant::now();
     let error = Cluster::start(settings).err().unwrap().to_string();
     assert!(asked.elapsed() < LONG / 2, "it waited for another answer");
-    assert!(error.contains("ACCESS_REFUSED"), "{error}");
+    assert!(
+        error.contains("refuses the user or the password"),
+        "{error}"
+    );
     assert!(!error.contains("s3cret"), "{error}");
 }

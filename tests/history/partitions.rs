@@ -238,16 +238,19 @@ fn what_a_tenure_takes_in_behind_a_later_ones_fence_does_not_count() {
 }
 
 #[test]
-fn heartbeats_move_the_clock_that_forgets_keys() {
+fn deltas_move_the_clock_that_forgets_keys_and_heartbeats_do_not() {
     let mut world = World::new();
     world.publish(&[ordered(1, "a", Some("k"), 100)], FOREVER);
     let batch = [
         heartbeat(2, 101 + WINDOW_MS),
         ordered(3, "a", Some("k"), 100),
+        ordered(4, "b", None, 101 + WINDOW_MS),
+        ordered(5, "a", Some("k"), 100),
     ];
     let applied = world.publish(&batch, FOREVER);
     assert_eq!(applied[0], Applied::Passed);
-    assert!(is_new(&applied[1]));
+    assert!(!is_new(&applied[1]));
+    assert!(is_new(&applied[2]) && is_new(&applied[3]));
     assert_eq!(world.page(1).deltas[0].time, 101 + WINDOW_MS);
 }
 

@@ -22,6 +22,7 @@ struct Contents {
     next: usize,
     lives: Vec<Epoch>,
     confirms: bool,
+    split: bool,
 }
 
 impl Kept {
@@ -97,6 +98,14 @@ impl KeptLog for Kept {
         heartbeat.producer == 0
     }
 
+    fn ask_beat(&self) -> u64 {
+        1
+    }
+
+    fn beat_place(&self, _: u64) -> Option<u64> {
+        None
+    }
+
     fn is_closed(&self) -> bool {
         false
     }
@@ -104,6 +113,8 @@ impl KeptLog for Kept {
     fn status(&self) -> LogStatus {
         LogStatus {
             end: 1,
+            heartbeat: Duration::from_secs(5),
+            split: self.0.lock().unwrap().split,
             ..LogStatus::default()
         }
     }
@@ -309,4 +320,62 @@ async fn a_producer_that_pauses_for_long_goes_on_as_another() {
     let second = shared.publish(NOW + 7_200_000).await.unwrap();
     assert!(second.offset > first.offset);
     assert_eq!(shared.stored(), [first.offset, second.offset]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_of_a_clock_that_is_ahead_makes_nobody_forget_keys() {
+    let mut shared = Shared::on(memory());
+    let publish = |shared: &mut Shared, now| {
+        let keyed = vec![delta(Some("k"))];
+        let pending = shared.publisher.submit(keyed, now).unwrap();
+        shared.wake(now);
+        pending.wait(Duration::ZERO)
+    };
+    let first = publish(&mut shared, NOW).await.remove(0).unwrap();
+    shared.log.heartbeat(7, NOW + 3_600_000);
+    shared.wake(NOW);
+    let again = publish(&mut shared, NOW + 1).await.remove(0).unwrap();
+    assert_eq!((again.offset, again.repeated), (first.offset, true));
+}
+
+#[tokio::test]
+async fn a_newcomer_whose_clock_is_ahead_of_the_log_listens_before_it_publishes() {
+    for other_is_here in [false, true] {
+        let mut shared = Shared::on(memory());
+        shared.log.heartbeat(7, NOW - 60_000);
+        shared.wake(NOW);
+        shared.wake(NOW);
+        let by = Duration::from_secs(60);
+        let why = Refusal::ClockUnproven { by };
+        let refused = Err(PublishError::NotTaken { why });
+        assert_eq!(shared.publish(NOW).await, refused);
+        if other_is_here {
+            shared.log.heartbeat(7, NOW - 60_000 + 10_000);
+            shared.wake(NOW + 10_000);
+        }
+        let later = NOW + 15_000;
+        shared.wake(later);
+        let why = Refusal::ClockAhead { by };
+        let expected = match other_is_here {
+            true => Err(PublishError::NotTaken { why }),
+            false => Ok(()),
+        };
+        assert_eq!(shared.publish(later).await.map(drop), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_might_be_another_than_others_go_by_is_read_and_not_published_to() {
+    let mut shared = Shared::on(memory());
+    shared.log.0.lock().unwrap().split = true;
+    shared.wake(NOW);
+    let why = Refusal::Split;
+    let refused = Err(PublishError::NotTaken { why });
+    assert_eq!(shared.publish(NOW).await, refused);
+    shared.log.heartbeat(7, NOW);
+    shared.wake(NOW);
+    assert_eq!(*shared.pipeline.watch().durable.borrow(), 1);
+    shared.log.0.lock().unwrap().split = false;
+    shared.wake(NOW);
+    assert!(shared.publish(NOW).await.is_ok());
 }

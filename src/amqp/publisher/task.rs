@@ -146,7 +146,7 @@ impl Publisher {
                 return Fault::NoConfirm;
             }
             let due = last_beat.is_none_or(|last| last.elapsed() >= beats);
-            if due && !blocked && !self.beat_waits() {
+            if (due || self.beat_is_asked()) && !blocked && !self.beat_waits() {
                 self.beat();
                 last_beat = Some(Instant::now());
             }

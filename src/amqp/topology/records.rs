@@ -2,7 +2,8 @@
 
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
+    BasicProperties, Channel, Confirmation, Connection, Consumer,
+    message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -11,30 +12,12 @@ use uuid::Uuid;
 use super::{Topology, TopologyError, confirming, open};
 use crate::amqp::generations::{Generations, MetaRecord};
 
-const PREFETCH: u16 = 500;
+pub(super) const PREFETCH: u16 = 500;
 
 impl Topology {
     /// Reads the generations up to now: up to a marker of our own.
     pub(super) async fn read(&self, connection: &Connection) -> Result<Generations, TopologyError> {
-        let failed = |source| TopologyError::Broker {
-            doing: "read the stream of generations",
-            source,
-        };
-        let reading = open(connection).await?;
-        reading
-            .basic_qos(PREFETCH, BasicQosOptions::default())
-            .await
-            .map_err(failed)?;
-        let mut from_first = FieldTable::default();
-        from_first.insert(
-            "x-stream-offset".into(),
-            AMQPValue::LongString("first".into()),
-        );
-        let options = BasicConsumeOptions::default();
-        let mut records = reading
-            .basic_consume(self.meta().into(), "".into(), options, from_first)
-            .await
-            .map_err(failed)?;
+        let mut records = consume(connection, &self.meta(), "first", PREFETCH).await?;
         let marker = Uuid::new_v4().simple().to_string();
         let publishing = confirming(connection).await?;
         let own = MetaRecord::Marker(marker.clone());
@@ -47,24 +30,10 @@ impl Topology {
             }
             appended => appended?,
         }
-        let mut generations = Generations::default();
-        let mut unacked = 0;
-        while let Some(delivery) = records.next().await {
-            let delivery = delivery.map_err(failed)?;
-            match serde_json::from_slice(&delivery.data) {
-                Ok(MetaRecord::Generation(proposal)) => generations.apply(proposal),
-                Ok(MetaRecord::Marker(read)) if read == marker => return Ok(generations),
-                // Others' markers, and whatever a later build has to say.
-                Ok(MetaRecord::Marker(_)) | Err(_) => {}
-            }
-            unacked += 1;
-            if unacked == PREFETCH / 2 {
-                unacked = 0;
-                let all = BasicAckOptions { multiple: true };
-                delivery.ack(all).await.map_err(failed)?;
-            }
-        }
-        Err(TopologyError::Ended)
+        fold(&mut records, |_, record| {
+            *record == MetaRecord::Marker(marker.clone())
+        })
+        .await
     }
 
     pub(super) async fn append_meta(
@@ -110,5 +79,63 @@ impl Topology {
                 Err(TopologyError::Refused { doing })
             }
         }
+    }
+}
+
+/// Reads generations up to the record that `is_end` names.
+pub(super) async fn fold(
+    records: &mut Consumer,
+    is_end: impl Fn(&Delivery, &MetaRecord) -> bool,
+) -> Result<Generations, TopologyError> {
+    let mut generations = Generations::default();
+    let mut unacked = 0;
+    while let Some(delivery) = records.next().await {
+        let delivery = delivery.map_err(reading)?;
+        // Whatever a later build has to say is none of ours.
+        if let Ok(record) = serde_json::from_slice(&delivery.data) {
+            let ended = is_end(&delivery, &record);
+            if let MetaRecord::Generation(proposal) = record {
+                generations.apply(proposal);
+            }
+            if ended {
+                return Ok(generations);
+            }
+        }
+        unacked += 1;
+        if unacked == PREFETCH / 2 {
+            unacked = 0;
+            let all = BasicAckOptions { multiple: true };
+            delivery.ack(all).await.map_err(reading)?;
+        }
+    }
+    Err(TopologyError::Ended)
+}
+
+/// Reads a stream on a channel of its own.
+pub(super) async fn consume(
+    connection: &Connection,
+    stream: &str,
+    from: &str,
+    prefetch: u16,
+) -> Result<Consumer, TopologyError> {
+    let channel = open(connection).await?;
+    channel
+        .basic_qos(prefetch, BasicQosOptions::default())
+        .await
+        .map_err(reading)?;
+    let mut arguments = FieldTable::default();
+    let offset = AMQPValue::LongString(from.into());
+    arguments.insert("x-stream-offset".into(), offset);
+    let options = BasicConsumeOptions::default();
+    channel
+        .basic_consume(stream.into(), "".into(), options, arguments)
+        .await
+        .map_err(reading)
+}
+
+pub(super) fn reading(source: lapin::Error) -> TopologyError {
+    TopologyError::Broker {
+        doing: "read a stream",
+        source,
     }
 }

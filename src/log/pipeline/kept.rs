@@ -6,10 +6,14 @@ use crate::{
     delta::Epoch,
     log::{
         Event,
+        clocks::Ahead,
         publisher::{PublishError, Refusal},
         record::Entry,
     },
 };
+
+/// So many heartbeats of others that are there come while a newcomer listens.
+const BEATS: u32 = 3;
 
 impl Pipeline {
     /// Whether the log is better left alone, as what is read from it could not be written. Only a
@@ -27,14 +31,34 @@ impl Pipeline {
             None
         };
         let held = refusal.is_some();
-        let ahead = || {
-            let by = self.clocks.ahead(now)?;
-            let why = Refusal::ClockAhead { by };
+        let refusal = refusal.or_else(|| {
+            let why = self.mistrusts(now)?;
             Some(PublishError::NotTaken { why })
-        };
-        let refusal = refusal.or_else(ahead);
+        });
+        if let Some(why) = &refusal
+            && self.parts.answers.refusal() != refusal
+        {
+            tracing::error!(partition = self.parts.writer.partition(), %why, "publishes are refused");
+        }
         self.parts.answers.refuse(refusal);
         held
+    }
+
+    /// Why this server had better publish nothing, though it could.
+    fn mistrusts(&mut self, now: u64) -> Option<Refusal> {
+        let status = self.kept()?.status();
+        if status.split {
+            return Some(Refusal::Split);
+        }
+        if status.is_caught_up(self.parts.writer.checkpoint()) {
+            self.clocks.listens(now);
+        }
+        self.clocks
+            .ahead(now, status.heartbeat * BEATS)
+            .map(|ahead| match ahead {
+                Ahead::Others(by) => Refusal::ClockAhead { by },
+                Ahead::Found(by) => Refusal::ClockUnproven { by },
+            })
     }
 
     /// Compares this machine's clock with those of other instances.
@@ -44,11 +68,25 @@ impl Pipeline {
         };
         let status = kept.status();
         for event in batch {
+            if let Event::Floor(floor @ 1..) = event
+                && self.parts.writer.clock() > 0
+            {
+                tracing::warn!(
+                    partition = self.parts.writer.partition(),
+                    floor,
+                    "retention has taken what this server had not read; a repeated idempotency \
+                     key that went with it counts as new here, until the window is over"
+                );
+            }
+            let Event::Entry { position, entry } = event else {
+                continue;
+            };
             // What was written before we began to read may be old.
-            if let Event::Entry { position, entry } = event
-                && let Entry::Heartbeat(heartbeat) = entry
-                && status.end > 0
-                && *position > status.end
+            if status.end == 0 || *position <= status.end {
+                if !matches!(entry, Entry::Heartbeat(beat) if kept.is_own(beat)) {
+                    self.clocks.found(entry.stamped());
+                }
+            } else if let Entry::Heartbeat(heartbeat) = entry
                 && !kept.is_own(heartbeat)
             {
                 self.clocks.heard(heartbeat.stamped, now, status.lag);

@@ -1,0 +1,123 @@
+//! The list of what there is in the broker besides the streams of the log, and what was there
+//! before somebody set it up.
+
+use lapin::{Connection, ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
+
+use super::{Generation, Topology, TopologyError, open, streams::queue_exists};
+use crate::amqp::connection::reply;
+
+/// What an object of the broker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    DirectExchange,
+    TopicExchange,
+    QuorumQueue,
+    Stream,
+}
+
+impl Kind {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DirectExchange => "direct exchange",
+            Self::TopicExchange => "topic exchange",
+            Self::QuorumQueue => "quorum queue",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// One object of the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub kind: Kind,
+    pub name: String,
+}
+
+/// One object, and whether it was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub object: Object,
+    pub was_there: bool,
+}
+
+impl Topology {
+    /// Everything with a fixed name.
+    pub fn objects(&self) -> Vec<Object> {
+        let object = |kind, name| Object { kind, name };
+        vec![
+            object(Kind::DirectExchange, self.exchange()),
+            object(Kind::Stream, self.meta()),
+            object(Kind::TopicExchange, self.entrance()),
+            object(Kind::QuorumQueue, self.ingress()),
+            object(Kind::QuorumQueue, self.rejected()),
+        ]
+    }
+
+    /// Makes what is missing, the streams of the partitions included; gives everything there is,
+    /// with what was there before.
+    pub async fn set_up(&self) -> Result<Vec<Found>, TopologyError> {
+        let (mut found, known) = self
+            .connected(async |connection| {
+                let found = self.look(connection).await?;
+                let known = match found.iter().all(|of| of.was_there) {
+                    true => Some(self.read(connection).await?),
+                    false => None,
+                };
+                Ok((found, known))
+            })
+            .await?;
+        let generations = self.establish().await?;
+        for (partition, generation) in (0..).zip(&generations) {
+            let before = known.as_ref().and_then(|known| known.current(partition));
+            found.push(self.found_stream(partition, generation, before == Some(generation)));
+        }
+        Ok(found)
+    }
+
+    /// Which of the objects are there. Changes nothing.
+    pub(super) async fn look(&self, connection: &Connection) -> Result<Vec<Found>, TopologyError> {
+        let mut found = Vec::new();
+        for object in self.objects() {
+            let was_there = match object.kind {
+                Kind::Stream | Kind::QuorumQueue => queue_exists(connection, &object.name).await?,
+                Kind::DirectExchange | Kind::TopicExchange => {
+                    exchange_exists(connection, &object).await?
+                }
+            };
+            found.push(Found { object, was_there });
+        }
+        Ok(found)
+    }
+
+    fn found_stream(&self, partition: u16, generation: &Generation, was_there: bool) -> Found {
+        Found {
+            object: Object {
+                kind: Kind::Stream,
+                name: self.stream(partition, generation),
+            },
+            was_there,
+        }
+    }
+}
+
+/// Uses up a channel if there is none.
+async fn exchange_exists(connection: &Connection, object: &Object) -> Result<bool, TopologyError> {
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let name = object.name.as_str().into();
+    let declared = open(connection)
+        .await?
+        .exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default())
+        .await;
+    match declared {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(reply(&error), Some((404, _))) => Ok(false),
+        Err(source) => Err(TopologyError::Broker {
+            doing: "look for an exchange",
+            source,
+        }),
+    }
+}

@@ -78,6 +78,10 @@ pub enum Transport {
     WebSocket,
     /// A stream of server-sent events.
     Events,
+    /// The client protocol in the body of one long answer, line by line.
+    HttpStream,
+    /// The same as server-sent events.
+    SseStream,
     /// A poll while it is held.
     Poll,
 }
@@ -88,6 +92,8 @@ impl Transport {
         match self {
             Self::WebSocket => "websocket",
             Self::Events => "sse",
+            Self::HttpStream => "sdk_http_stream",
+            Self::SseStream => "sdk_sse",
             Self::Poll => "poll",
         }
     }
@@ -141,6 +147,8 @@ pub struct Metrics {
     registry: Registry,
     websockets: IntGauge,
     event_streams: IntGauge,
+    http_streams: IntGauge,
+    sse_streams: IntGauge,
     polls: IntGauge,
     sessions_opened: IntCounter,
     closed_by_client: IntCounter,
@@ -253,6 +261,8 @@ impl Metrics {
         Self {
             websockets: sessions.with_label_values(&[Transport::WebSocket.name()]),
             event_streams: sessions.with_label_values(&[Transport::Events.name()]),
+            http_streams: sessions.with_label_values(&[Transport::HttpStream.name()]),
+            sse_streams: sessions.with_label_values(&[Transport::SseStream.name()]),
             polls: sessions.with_label_values(&[Transport::Poll.name()]),
             sessions_opened: counter(on, "sessions_opened_total", "Sessions that were opened"),
             closed_by_client: sessions_closed.with_label_values(&["client"]),
@@ -380,6 +390,8 @@ impl Metrics {
         match transport {
             Transport::WebSocket => &self.websockets,
             Transport::Events => &self.event_streams,
+            Transport::HttpStream => &self.http_streams,
+            Transport::SseStream => &self.sse_streams,
             Transport::Poll => &self.polls,
         }
     }

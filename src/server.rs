@@ -182,6 +182,7 @@ impl Server {
             life: life.clone(),
             http: config.http,
             dev: config.server.dev,
+            emulations: Arc::default(),
         });
         let http = serve(listener, config.server.workers, state)?;
         Ok(Self {
@@ -294,12 +295,17 @@ fn serve(
                 let metrics = services.metrics.clone();
                 Hub::start(format, &services.hubs, &services.limits, metrics)
             };
+            let reading = Reading {
+                events: hub(Format::Events),
+                frames: hub(Format::Frames),
+            };
+            let sockets = reading.frames.clone();
             let app = App::new()
                 .app_data(Data::from(state.clone()))
-                .app_data(Reading::at(hub(Format::Events)))
+                .app_data(reading)
                 .wrap(from_fn(routes::check_origin))
                 .configure(routes::configure);
-            let (state, sockets) = (state.clone(), hub(Format::Frames));
+            let state = state.clone();
             let upgrade = fn_service(
                 move |(request, connection): (Request, Framed<Connection, Codec>)| {
                     websocket::upgrade(request, connection, state.clone(), sockets.clone())

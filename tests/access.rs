@@ -406,8 +406,10 @@ fn what_is_revoked_ends_at_once_on_every_transport() {
         let header = format!("Bearer {}", token(rooms.clone()));
         common::stream::Stream::ask(
             &server,
+            "GET",
             "/v1/rooms/secret:1/events",
             &[("Authorization", &header)],
+            "",
         )
     };
     let mut events = stream();

@@ -379,3 +379,32 @@ fn a_client_that_publishes_too_fast_is_told_so_and_loses_nothing_else() {
     }
     client.is_alive();
 }
+
+#[test]
+fn a_first_subscribe_gets_the_newest_where_the_namespace_says_so() {
+    let server = Server::start("[namespaces.recent]\nrewind = 3\nhistory_size = 5\n");
+    let log = server.publish_numbers("recent:a", 0, 20);
+    let mut client = Client::connect(&server);
+    let result = client.subscribe("recent:a");
+    assert_eq!(result.get("recovered"), None);
+    assert_eq!(result.get("was_recovering"), None);
+    let mut view = View::new("recent:a");
+    view.subscribed(&result);
+    let next = server.publish_numbers("recent:a", 20, 1);
+    client.read_into(&mut view, 4);
+    view.assert_exactly(&[log.clone(), next].concat());
+    assert_eq!(view.deltas().next(), Some(&log[17]));
+    let mut returning = Client::connect(&server);
+    let offset = log[16].offset;
+    let result = returning.recover("recent:a", offset, &view.epoch);
+    assert_eq!(
+        result["recovered"], true,
+        "who comes back gets what it missed: {result}"
+    );
+    assert_eq!(result["publications"].as_array().map(Vec::len), Some(4));
+    let mut first = Client::connect(&server);
+    let nothing = first.subscribe("recent:empty");
+    assert_eq!(nothing.get("publications"), None);
+    let one = server.publish_numbers("recent:empty", 0, 1);
+    assert_eq!(first.publication().1["offset"], one[0].offset);
+}

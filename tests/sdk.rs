@@ -97,3 +97,56 @@ scenarios!(
     Sdk::javascript("current"),
     [unsubscribes_and_subscribes_under_load]
 );
+
+macro_rules! emulated {
+    ($($transport:ident),*) => {
+        $(
+            scenarios!(
+                $transport,
+                Sdk::emulated(stringify!($transport)),
+                [
+                    connects_and_disconnects,
+                    subscribes_to_a_hundred_rooms_at_once,
+                    receives_in_order,
+                    reads_history_from_both_ends,
+                    publishes_what_is_stored,
+                    unsubscribes_and_subscribes_back_to_back,
+                    answers_pings,
+                    recovers_after_the_line_was_cut,
+                    recovers_after_the_server_was_killed,
+                    reconnects_after_the_server_was_stopped,
+                    is_told_to_reload_after_history_was_trimmed,
+                ]
+            );
+        )*
+    };
+}
+
+emulated!(http_stream, sse);
+
+scenarios!(
+    event_source_of_npm,
+    Sdk::javascript("current"),
+    [
+        an_event_source_resumes_after_the_line_was_cut,
+        an_event_source_is_told_to_reload_after_history_was_trimmed,
+    ]
+);
+
+scenarios!(
+    event_source_of_httpx,
+    Sdk::python("current"),
+    [
+        an_event_source_resumes_after_the_line_was_cut,
+        an_event_source_is_told_to_reload_after_history_was_trimmed,
+    ]
+);
+
+scenarios!(
+    event_source_of_chromium,
+    Sdk::browser,
+    [
+        an_event_source_resumes_after_the_line_was_cut,
+        an_event_source_is_told_to_reload_after_history_was_trimmed,
+    ]
+);

@@ -1,5 +1,6 @@
-//! What servers that share a log on RabbitMQ take and cost: `cargo bench --bench cluster`. Three
-//! broker nodes, the servers and the load share the machine; brokers are started by `dev/cluster`.
+//! What servers that share a log on RabbitMQ take and cost:
+//! `cargo bench --bench cluster [-- DELTAS]`. Three broker nodes, the servers and the load share the
+//! machine; brokers are started by `dev/cluster`.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -7,23 +8,27 @@ mod common;
 mod load;
 
 use std::{
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
 use common::{Broker, Server};
 use load::{fill, latency, longest_silence, saturate};
 
-/// What a start reads back.
+/// What a start reads back, unless the command line says otherwise.
 const RETAINED: u64 = 1_000_000;
 
-/// Rooms with one delta each.
-const ROOMS: u64 = 100_000;
+/// One room with one delta for so many deltas that a start reads back.
+const DELTAS_A_ROOM: u64 = 10;
 
 /// How long a server may take for the longest step.
 const LONG: Duration = Duration::from_secs(600);
 
 fn main() {
+    // cargo itself adds `--bench`.
+    let number = env::args().find_map(|argument| argument.parse().ok());
+    let retained = number.unwrap_or(RETAINED);
+    let rooms = retained / DELTAS_A_ROOM;
     let broker = Broker::start(3);
     let prefix = Broker::unique_prefix();
     let [a, mut b] = [0, 1].map(|first| start(&broker, &prefix, first));
@@ -50,7 +55,7 @@ fn main() {
     broker.restart(leader);
 
     assert!(b.stop().success());
-    let (count, took) = fill(&a, RETAINED, 1_000);
+    let (count, took) = fill(&a, retained, 1_000);
     row(
         "published in batches of 500, 8 at a time",
         &format!("{:.0}/s", count as f64 / took.as_secs_f64()),
@@ -78,10 +83,10 @@ fn main() {
     let prefix = Broker::unique_prefix();
     let server = start(&broker, &prefix, 0);
     let before = server.memory();
-    fill(&server, ROOMS, ROOMS);
+    fill(&server, rooms, rooms);
     let grown = server.memory().saturating_sub(before);
     row(
-        &format!("memory, {ROOMS} rooms with a history and nobody in them"),
+        &format!("memory, {rooms} rooms with a history and nobody in them"),
         &format!("{:.0} MB more than with none", grown as f64 / 1e6),
     );
 }

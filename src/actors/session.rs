@@ -7,13 +7,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Waker,
+    task::{Context as TaskContext, Poll, Waker},
     time::Duration,
 };
 
-use actix::prelude::*;
+use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::{Span, debug, error, info_span};
@@ -36,12 +37,12 @@ use crate::{
         codes::{Disconnect, ErrorCode},
         format::Format,
         frame::FrameBuilder,
-        reply::{self, ClientInfo, Outcome, Publication},
+        reply::{self, ClientInfo, Emulated, Outcome, Publication},
         session::{self as protocol, Effect, Policy, Recover, SessionSettings},
     },
     rooms::{
         history::{History, PageLimit},
-        sequence::{Join, Start, SubId},
+        sequence::{Join, SubId},
         store::{Order, StoreError},
     },
 };
@@ -65,6 +66,11 @@ struct Seldom {
     /// When something ends that the client does not refresh, and the timer for it.
     deadline: Option<(u64, SpawnHandle)>,
 }
+
+/// Commands of a client that has no socket. Whoever sends them waits until they are handled.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Hear(pub Bytes);
 
 pub struct Session {
     id: u64,
@@ -126,6 +132,11 @@ impl Session {
 
     pub fn hub(&self) -> &LocalHub {
         &self.hub
+    }
+
+    /// The client has no socket, and is told how to name its session.
+    pub fn emulate(&mut self, emulated: Emulated) {
+        self.core.emulate(emulated);
     }
 
     /// Whether the transport may read on; if not, `waker` is woken when it may.
@@ -276,7 +287,7 @@ impl Session {
                 command,
                 room,
                 number,
-                recover,
+                start,
                 must_recover,
                 join_leave,
                 presence,
@@ -288,7 +299,7 @@ impl Session {
                     hub: self.hub.id,
                     format: Format::Frames,
                     command,
-                    start: recover.map_or(Start::Now, Start::Behind),
+                    start,
                     lasting,
                     must_recover,
                     join_leave,
@@ -566,6 +577,34 @@ impl Session {
 
     fn fail(&self, command: u32, error: ErrorCode) {
         self.reply(command, &Outcome::Error(error));
+    }
+}
+
+impl Handler<Hear> for Session {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, Hear(commands): Hear, _: &mut Self::Context) -> Self::Result {
+        Box::pin(Hearing(commands))
+    }
+}
+
+/// Waits until the session may be read.
+struct Hearing(Bytes);
+
+impl ActorFuture<Session> for Hearing {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        session: &mut Session,
+        ctx: &mut Context<Session>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        if !session.may_read(cx.waker()) {
+            return Poll::Pending;
+        }
+        session.receive(&self.0, ctx);
+        Poll::Ready(())
     }
 }
 

@@ -346,6 +346,16 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn what_was_published_but_not_read_back_yet_is_asked_for_until_its_position_is_known() {
+        tokio::time::pause();
+        let unplaced = json!({"results": [{"status":202,"id":"k-1"}]}).to_string();
+        let server = FakeServer::start([(200, unplaced), (200, taken(&[7]))]).await;
+        let summary = publish(&server, "1\n", &GOING_ON).await.unwrap();
+        assert_eq!((summary.published, summary.last.unwrap().offset), (1, 7));
+        assert_eq!(sent(&server), [["k-1"], ["k-1"]]);
+    }
+
+    #[actix_rt::test]
     async fn what_a_busy_server_did_not_take_is_sent_again_with_the_same_ids() {
         tokio::time::pause();
         let partly = json!({"results": [

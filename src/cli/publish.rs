@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn what_was_published_but_not_read_back_yet_is_asked_for_with_the_same_key() {
+        tokio::time::pause();
+        let server = FakeServer::start([(202, r#"{"id":"k"}"#), (200, ACCEPTED)]).await;
+        let client = HttpClient::new(server.url());
+        let accepted = publish(&client, &room(), "1".into(), "k").await.unwrap();
+        assert_eq!(accepted.offset, 7);
+    }
+
+    #[actix_rt::test]
     async fn patience_ends() {
         tokio::time::pause();
         let full = (

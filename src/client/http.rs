@@ -45,10 +45,25 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Whether the same request may succeed later: the server is full, stopping, or out of disk
-    /// space.
+    /// Whether the same request, with its keys, may give positions later: the server is full,
+    /// stopping, or out of disk space, or has yet to read back what it published.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.status, 503 | 507)
+        self.is_published() || matches!(self.status, 503 | 507)
+    }
+
+    /// Whether the delta is in the log for good, and only its position is not known yet.
+    pub fn is_published(&self) -> bool {
+        self.status == StatusCode::ACCEPTED.as_u16()
+    }
+
+    fn not_read_back() -> Self {
+        Self {
+            status: StatusCode::ACCEPTED.as_u16(),
+            kind: String::new(),
+            title: "published".into(),
+            detail: "the server has yet to read back from the log where".into(),
+            retry_after: None,
+        }
     }
 
     /// Whether nothing was published, so that even a delta without an id can be sent again.
@@ -279,6 +294,9 @@ impl HttpClient {
             .limit(MAX_ANSWER_BYTES)
             .await
             .map_err(|error| self.lost(error))?;
+        if status == StatusCode::ACCEPTED {
+            return Err(Problem::not_read_back().into());
+        }
         if !status.is_success() {
             return Err(self.problem(status, &response, &body));
         }

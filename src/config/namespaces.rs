@@ -26,6 +26,8 @@ pub struct Namespace {
     pub client_publish: ClientPublish,
     /// What one session may publish in a second.
     pub client_publish_rate: u32,
+    /// Deltas that a client gets which subscribes for the first time, the newest; 0 for none.
+    pub rewind: u32,
     /// Clients may ask who is in a room, and not only how many.
     pub presence: bool,
     pub join_leave: bool,
@@ -190,6 +192,7 @@ impl Namespace {
                 ],
             ),
             client_publish_rate: from.number(&key("client_publish_rate"), 10, 1..=1000),
+            rewind: from.number(&key("rewind"), 0, 0..=1000),
             presence: from.switch(&key("presence"), false),
             join_leave: from.switch(&key("join_leave"), false),
             events: from.switch(&key("events"), false),

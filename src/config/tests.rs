@@ -255,7 +255,7 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
         file("[namespaces.chat]\nhistory = 1").mistakes(),
         "roomwire.toml: there is no setting namespaces.chat.history; \
          [namespaces.chat] has access, store, history_size, history_ttl, history_bytes, slow, \
-         client_publish, client_publish_rate, presence, join_leave"
+         client_publish, client_publish_rate, rewind, presence, join_leave"
     );
     for wrong in [
         "[storge]",

@@ -13,16 +13,24 @@ use std::{
 
 use actix::{fut::ActorFuture, prelude::*};
 use actix_web::body::{BodySize, MessageBody};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::connection::Cut;
 use crate::{
     actors::{
         follower::Follower,
         hub::{News, SessionWire},
+        session::Session,
     },
     delta::RoomName,
-    protocol::{bookmark::Bookmark, codes::Disconnect, event, frame::FRAME_TARGET_BYTES},
+    metrics::Closing,
+    protocol::{
+        bookmark::Bookmark,
+        codes::Disconnect,
+        event,
+        frame::{self, FRAME_TARGET_BYTES},
+        reply,
+    },
 };
 
 /// How long a client has to take the end of what it reads.
@@ -34,17 +42,30 @@ struct Outbox {
     bytes: usize,
 }
 
+/// How what rooms say is put into the body.
+pub enum Dress {
+    /// As the events that they are.
+    Events {
+        /// Milliseconds that a client waits before it comes back; told at the end.
+        retry_ms: u64,
+        /// Where a reader of several rooms stands. Readers of one room have it in what they share.
+        several: Option<RefCell<Bookmark>>,
+    },
+    /// The client protocol, a message a line.
+    Lines,
+    /// The client protocol, a message an event.
+    Data,
+}
+
 pub struct BodyWire {
     max_bytes: usize,
-    /// Milliseconds that a client waits before it comes back; told at the end.
-    retry_ms: u64,
+    dress: Dress,
     outbox: RefCell<Outbox>,
-    /// Where a reader of several rooms stands. Readers of one room have it in what they share.
-    several: Option<RefCell<Bookmark>>,
     news: RefCell<Vec<News>>,
     session: RefCell<Option<Waker>>,
     body: RefCell<Option<Waker>>,
     wants_drained: Cell<bool>,
+    lacks_pong: Cell<bool>,
     closing: Cell<Option<Disconnect>>,
     /// Nobody reads the body any more.
     abandoned: Cell<bool>,
@@ -52,22 +73,17 @@ pub struct BodyWire {
 }
 
 impl BodyWire {
-    /// A wire of which at most `max_bytes` wait. `several` is where a reader of more than one room stands.
-    pub fn new(
-        max_bytes: usize,
-        retry_ms: u64,
-        several: Option<Bookmark>,
-        connection: Cut,
-    ) -> Rc<Self> {
+    /// A wire of which at most `max_bytes` wait.
+    pub fn new(max_bytes: usize, dress: Dress, connection: Cut) -> Rc<Self> {
         Rc::new(Self {
             max_bytes,
-            retry_ms,
+            dress,
             outbox: RefCell::default(),
-            several: several.map(RefCell::new),
             news: RefCell::default(),
             session: RefCell::default(),
             body: RefCell::default(),
             wants_drained: Cell::new(false),
+            lacks_pong: Cell::new(false),
             closing: Cell::new(None),
             abandoned: Cell::new(false),
             connection,
@@ -115,6 +131,33 @@ impl BodyWire {
     }
 }
 
+impl Dress {
+    fn put_on(&self, frame: &Bytes) -> Bytes {
+        let messages = match self {
+            Self::Events { several: None, .. } => return frame.clone(),
+            Self::Events {
+                several: Some(at), ..
+            } => return event::of_several(frame, &mut at.borrow_mut()),
+            Self::Lines | Self::Data => frame::payload(frame),
+        };
+        let mut out = BytesMut::with_capacity(messages.len() + 64);
+        for message in messages.split(|&byte| byte == b'\n') {
+            match self {
+                Self::Data => {
+                    out.put_slice(b"data: ");
+                    out.put_slice(message);
+                    out.put_slice(b"\n\n");
+                }
+                _ => {
+                    out.put_slice(message);
+                    out.put_u8(b'\n');
+                }
+            }
+        }
+        out.freeze()
+    }
+}
+
 impl Outbox {
     /// What waits, as one chunk of at most about a frame's size.
     fn take(&mut self) -> Option<Bytes> {
@@ -153,10 +196,7 @@ impl SessionWire for BodyWire {
         if self.closing.get().is_some() {
             return;
         }
-        let bytes = match &self.several {
-            Some(at) => event::of_several(frame, &mut at.borrow_mut()),
-            None => frame.clone(),
-        };
+        let bytes = self.dress.put_on(frame);
         let (waiting, any) = {
             let outbox = self.outbox.borrow();
             (outbox.bytes, !outbox.chunks.is_empty())
@@ -197,26 +237,33 @@ impl SessionWire for BodyWire {
     }
 
     fn ping(&self, frame: &Bytes) {
+        // Who only reads has no way to answer. That it is gone is seen from its connection.
+        let answers = !matches!(self.dress, Dress::Events { .. });
+        self.lacks_pong.set(answers);
         self.push(frame);
     }
 
-    fn pong(&self) {}
+    fn pong(&self) {
+        self.lacks_pong.set(false);
+    }
 
     fn lacks_pong(&self) -> bool {
-        // Who only reads has no way to answer. That it is gone is seen from its connection.
-        false
+        self.lacks_pong.get()
     }
 
     fn close(&self, why: Disconnect) {
         if self.closing.replace(Some(why)).is_some() {
             return;
         }
-        if why == Disconnect::SLOW {
+        if why == Disconnect::SLOW || why == Disconnect::NO_PONG {
             // It reads nothing, so it would never come to the end of this.
             *self.outbox.borrow_mut() = Outbox::default();
             self.connection.cut();
         } else {
-            self.say(event::retry(self.retry_ms));
+            self.say(match self.dress {
+                Dress::Events { retry_ms, .. } => event::retry(retry_ms),
+                Dress::Lines | Dress::Data => self.dress.put_on(&reply::disconnect_frame(why)),
+            });
         }
         wake(&self.body);
         wake(&self.session);
@@ -259,6 +306,53 @@ impl MessageBody for Reader {
     }
 }
 
+/// A session whose client reads a body.
+pub trait Fed: Actor<Context = Context<Self>> {
+    fn hear(&mut self, news: News, ctx: &mut Context<Self>);
+    /// The wire has nothing queued any more.
+    fn drained(&self);
+    fn closes(&mut self, why: Disconnect);
+}
+
+impl Fed for Follower {
+    fn hear(&mut self, news: News, _: &mut Context<Self>) {
+        match news {
+            News::SubscriptionEnded(_) => self.subscription_ended(),
+            News::RoomFailed(room) => self.room_failed(&room),
+            News::Revoked(room) => self.revoked(&room),
+        }
+    }
+
+    fn drained(&self) {
+        self.drained();
+    }
+
+    fn closes(&mut self, why: Disconnect) {
+        self.closing(why);
+    }
+}
+
+impl Fed for Session {
+    fn hear(&mut self, news: News, ctx: &mut Context<Self>) {
+        match news {
+            News::SubscriptionEnded(number) => self.subscription_ended(number),
+            News::RoomFailed(room) => self.room_failed(&room),
+            News::Revoked(room) => self.revoked(&room, ctx),
+        }
+    }
+
+    fn drained(&self) {
+        self.hub().drained(self.id());
+    }
+
+    fn closes(&mut self, why: Disconnect) {
+        self.closing(Closing::Server(why.code));
+        if why == Disconnect::SLOW {
+            self.slow();
+        }
+    }
+}
+
 /// Lives as long as the session's actor.
 pub struct Feed {
     wire: Rc<BodyWire>,
@@ -274,28 +368,24 @@ impl Feed {
     }
 }
 
-impl ActorFuture<Follower> for Feed {
+impl<S: Fed> ActorFuture<S> for Feed {
     type Output = ();
 
     fn poll(
         mut self: Pin<&mut Self>,
-        follower: &mut Follower,
-        ctx: &mut Context<Follower>,
+        session: &mut S,
+        ctx: &mut Context<S>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         remember(&self.wire.session, cx.waker());
         for news in self.wire.news.take() {
-            match news {
-                News::SubscriptionEnded(_) => follower.subscription_ended(),
-                News::RoomFailed(room) => follower.room_failed(&room),
-                News::Revoked(room) => follower.revoked(&room),
-            }
+            session.hear(news, ctx);
         }
         if let Some(why) = self.wire.closing.get()
             && !self.lingering
         {
             self.lingering = true;
-            follower.closing(why);
+            session.closes(why);
             let wire = self.wire.clone();
             ctx.run_later(LINGER, move |_, ctx| {
                 wire.connection.cut();
@@ -304,7 +394,7 @@ impl ActorFuture<Follower> for Feed {
             });
         }
         if self.wire.outbox.borrow().chunks.is_empty() && self.wire.wants_drained.take() {
-            follower.drained();
+            session.drained();
         }
         if self.wire.abandoned.get() {
             ctx.stop();

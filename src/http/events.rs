@@ -102,9 +102,7 @@ async fn open(
     let rooms = reading::rooms(state, &caller, names)?;
     let from = reading::from(request, parameters)?;
     let places = reading::places(state, rooms, from).await?;
-    let reading = request
-        .app_data::<Reading>()
-        .ok_or_else(Problem::internal)?;
+    let reading = Reading::of(request)?;
     let (reader, wire, retry_ms) =
         reading.start(request, state, Transport::Events, &caller, &places)?;
     wire.say(event::opening(retry_ms, &reading::bookmark_of(&places)));

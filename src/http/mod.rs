@@ -3,6 +3,7 @@
 pub mod body;
 pub mod connection;
 mod credentials;
+pub mod emulation;
 pub mod erase;
 pub mod error;
 pub mod events;

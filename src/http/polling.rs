@@ -111,9 +111,7 @@ pub async fn hold(
     places: &[Place],
     wait: Duration,
 ) -> Result<(), Problem> {
-    let reading = request
-        .app_data::<Reading>()
-        .ok_or_else(Problem::internal)?;
+    let reading = Reading::of(request)?;
     let (reader, ..) = reading.start(request, state, Transport::Poll, caller, places)?;
     // Either way there is an answer.
     let _ = tokio::time::timeout(wait, reader.any()).await;

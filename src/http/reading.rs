@@ -1,12 +1,12 @@
 //! What streams of events and polls have in common: which rooms a client reads, from where, and how its session begins.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use actix::{Actor, AsyncContext};
 use actix_web::{HttpRequest, web::Data};
 
 use super::{
-    body::{BodyWire, Feed, Reader},
+    body::{BodyWire, Dress, Feed, Reader},
     connection::Cut,
     error::Problem,
     history::{blocking, time},
@@ -36,10 +36,11 @@ const MAX_LAST: u32 = 1000;
 /// The epoch of no log: positions in it are lost.
 const FOREIGN: &str = "_";
 
-/// The hub of this worker thread for those who read events.
+/// The hubs of this worker thread, for those who read an answer's body.
 #[derive(Clone)]
 pub struct Reading {
-    hub: Rc<LocalHub>,
+    pub events: Rc<LocalHub>,
+    pub frames: Rc<LocalHub>,
 }
 
 /// Where a client wants to begin, in all of its rooms.
@@ -92,8 +93,8 @@ impl Place {
 }
 
 impl Reading {
-    pub fn at(hub: Rc<LocalHub>) -> Self {
-        Self { hub }
+    pub fn of(request: &HttpRequest) -> Result<&Self, Problem> {
+        request.app_data().ok_or_else(Problem::internal)
     }
 
     /// Starts the session of a reader of these places. It ends with what is returned, or when the reader's token does.
@@ -111,12 +112,16 @@ impl Reading {
         let connection = request.conn_data::<Cut>().cloned().unwrap_or_default();
         let services = state.services.clone();
         let max_bytes = services.limits.max_outbox_bytes;
-        let wire = BodyWire::new(max_bytes, retry_ms, several, connection);
+        let dress = Dress::Events {
+            retry_ms,
+            several: several.map(RefCell::new),
+        };
+        let wire = BodyWire::new(max_bytes, dress, connection);
         let rooms: Vec<Follow> = places
             .iter()
             .map(|place| (place.room.clone(), place.start.clone()))
             .collect();
-        let hub = self.hub.clone();
+        let hub = self.events.clone();
         let follower = Follower::new(
             rooms,
             caller.user(),

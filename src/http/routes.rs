@@ -12,7 +12,10 @@ use actix_web::{
 };
 
 use super::{
-    erase, error::Problem, events, health, history, openapi, page, polling, publish, revoke, rooms,
+    emulation::{self, Emulations},
+    erase,
+    error::Problem,
+    events, health, history, openapi, page, polling, publish, revoke, rooms,
 };
 use crate::{
     actors::{
@@ -33,6 +36,7 @@ pub struct State {
     pub http: Http,
     /// Anybody on this machine may subscribe and publish.
     pub dev: bool,
+    pub emulations: Arc<Emulations>,
 }
 
 impl State {
@@ -179,6 +183,21 @@ pub fn configure(app: &mut ServiceConfig) {
             .default_service(web::to(|r| wrong_method(r, &["GET"]))),
     )
     .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
+    .service(
+        web::resource("/connection/http_stream")
+            .route(web::post().to(emulation::http_stream))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
+    .service(
+        web::resource("/connection/sse")
+            .route(web::get().to(emulation::sse))
+            .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/emulation")
+            .route(web::post().to(emulation::said))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
     .default_service(web::to(nothing_here));
 }
 

@@ -56,6 +56,16 @@ impl FrameBuilder {
     }
 }
 
+/// The messages of a frame that was built here, without its header.
+pub fn payload(frame: &Bytes) -> Bytes {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => HEADER_ROOM,
+        _ => 2,
+    };
+    frame.slice(header.min(frame.len())..)
+}
+
 /// One message as a text frame of its own.
 pub fn text(message: &[u8]) -> Bytes {
     frame(TEXT, message)
@@ -128,6 +138,7 @@ mod tests {
                 Frame::Text(payload.into()),
                 "{length} bytes"
             );
+            assert_eq!(super::payload(&text(&vec![b'x'; length])).len(), length);
         }
     }
 

@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
-    codes::{ErrorCode, Unsubscribe},
-    frame::FrameBuilder,
+    codes::{Disconnect, ErrorCode, Unsubscribe},
+    frame::{self, FrameBuilder},
 };
 use crate::delta::{Delta, RoomName};
 
@@ -81,6 +81,18 @@ pub struct Connected<'a> {
     pub pong: bool,
     #[serde(flatten)]
     pub lasting: Lasting,
+    /// What a client without a socket says with each of its requests.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Emulated>,
+}
+
+/// How a client without a socket names its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Emulated {
+    /// A secret between the two.
+    pub session: String,
+    /// The server that has it.
+    pub node: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -287,6 +299,13 @@ pub fn leave_frame(room: &RoomName, info: &ClientInfo) -> Bytes {
 
 pub fn unsubscribe_frame(room: &RoomName, why: Unsubscribe) -> Bytes {
     push_frame(room, PushBody::Unsubscribe(why))
+}
+
+/// Tells a client without a socket what a close frame would.
+pub fn disconnect_frame(why: Disconnect) -> Bytes {
+    let push =
+        serde_json::json!({"push": {"disconnect": {"code": why.code, "reason": why.reason}}});
+    frame::text(push.to_string().as_bytes())
 }
 
 fn push_frame(room: &RoomName, body: PushBody<'_>) -> Bytes {

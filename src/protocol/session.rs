@@ -15,7 +15,7 @@ use super::{
     codes::{Disconnect, ErrorCode, Unsubscribe},
     command::{self, Command, Connect, Refresh, Subscribe},
     frame::FrameBuilder,
-    reply::{self, ClientInfo, Connected, Lasting, Outcome, Refreshed},
+    reply::{self, ClientInfo, Connected, Emulated, Lasting, Outcome, Refreshed},
 };
 use crate::{
     access::{Access, Grants, Unwelcome, rules, token::TokenError},
@@ -53,6 +53,19 @@ pub struct Recover {
     pub epoch: Box<str>,
 }
 
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes next.
+    Now,
+    /// Behind a position that the client has come to. If something behind it is missing, it is told.
+    Behind(Recover),
+    /// Behind the offset, with what is kept from there on. What is trimmed meanwhile is not missed.
+    Kept(u64),
+    /// With the newest so many that are kept.
+    Newest(u32),
+}
+
 /// What the shell is to do, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -68,7 +81,7 @@ pub enum Effect {
         command: u32,
         room: RoomName,
         number: u32,
-        recover: Option<Recover>,
+        start: Start,
         /// Answer an impossible recovery with an error.
         must_recover: bool,
         join_leave: bool,
@@ -136,6 +149,8 @@ pub struct Session {
     next_number: u32,
     subscriptions: Vec<Subscription>,
     settings: SessionSettings,
+    /// Told to a client without a socket.
+    emulated: Option<Emulated>,
 }
 
 impl Session {
@@ -155,7 +170,13 @@ impl Session {
             next_number: 1,
             subscriptions: Vec::new(),
             settings,
+            emulated: None,
         }
+    }
+
+    /// The client has no socket, and is told how to name its session.
+    pub fn emulate(&mut self, emulated: Emulated) {
+        self.emulated = Some(emulated);
     }
 
     pub fn info(&self) -> &ClientInfo {
@@ -386,6 +407,7 @@ impl Session {
             ping: self.settings.ping_interval,
             pong: true,
             lasting,
+            emulated: self.emulated.take(),
         };
         Ok(Some((id, Outcome::Connect(connected))))
     }
@@ -553,14 +575,19 @@ impl Session {
             let deadlines = self.deadlines.get_or_insert_default();
             deadlines.set_subscription(number, end);
         }
+        let start = match namespace.rewind {
+            _ if request.recover => Start::Behind(Recover {
+                offset: request.offset,
+                epoch: request.epoch.into(),
+            }),
+            0 => Start::Now,
+            count => Start::Newest(count),
+        };
         Ok(Effect::Subscribe {
             command,
             room,
             number,
-            recover: request.recover.then(|| Recover {
-                offset: request.offset,
-                epoch: request.epoch.into(),
-            }),
+            start,
             must_recover: request.flag & Subscribe::ERROR_UNLESS_RECOVERED != 0,
             join_leave: namespace.join_leave && request.join_leave,
             presence: namespace.presence || namespace.join_leave,

@@ -97,7 +97,7 @@ fn subscription(number: u32, room: &str) -> Effect {
         command: 2,
         room: RoomName::new(room).unwrap(),
         number,
-        recover: None,
+        start: Start::Now,
         must_recover: false,
         join_leave: false,
         presence: false,

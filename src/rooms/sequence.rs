@@ -25,7 +25,6 @@ use crate::{
         codes::{ErrorCode, Unsubscribe},
         format::Format,
         reply::{self, ClientInfo, Lasting, Outcome},
-        session::Recover,
     },
 };
 
@@ -33,7 +32,8 @@ pub mod answers;
 mod lanes;
 mod tail;
 
-pub use lanes::Op;
+pub use self::lanes::Op;
+pub use crate::protocol::session::Start;
 
 /// The hub of one worker thread.
 pub type HubId = usize;
@@ -105,19 +105,6 @@ pub struct Join {
 pub enum Membership {
     Came { sub: SubId, info: ClientInfo },
     Went { client: Uuid },
-}
-
-/// Where a subscription begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With what comes next.
-    Now,
-    /// Behind a position that the client has come to. If something behind it is missing, it is told.
-    Behind(Recover),
-    /// Behind the offset, with what is kept from there on. What is trimmed meanwhile is not missed.
-    Kept(u64),
-    /// With the newest so many that are kept.
-    Newest(u32),
 }
 
 /// What a room waits for, on behalf of one subscriber.

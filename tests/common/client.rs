@@ -194,7 +194,11 @@ fn assert_well_formed(message: &Value) {
         return;
     }
     if let Some(push) = fields.get("push") {
-        assert!(!push["channel"].is_null() || !push["message"].is_null());
+        // These two are about the whole session.
+        let of_session = |named: &str| !push[named].is_null();
+        assert!(
+            !push["channel"].is_null() || ["message", "disconnect"].into_iter().any(of_session)
+        );
         for named in ["join", "leave"] {
             if let Some(body) = push.get(named) {
                 assert!(body["info"]["client"].is_string(), "{message}");

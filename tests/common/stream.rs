@@ -98,7 +98,7 @@ impl Stream {
     pub fn come_back(server: &Server, path: &str, last_id: &str) -> Self {
         let headers = [("Last-Event-ID", last_id)];
         let headers: &[_] = if last_id.is_empty() { &[] } else { &headers };
-        let mut stream = Self::ask(server, path, headers);
+        let mut stream = Self::ask(server, "GET", path, headers, "");
         let reply = &stream.head;
         assert_eq!(reply.status, 200, "{path}");
         assert_eq!(reply.header("content-type"), Some("text/event-stream"));
@@ -106,16 +106,25 @@ impl Stream {
         stream
     }
 
-    /// A request with headers of its own, whatever is answered.
-    pub fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
+    /// A request whose answer is read as it comes, with a body if there is one.
+    pub fn ask(
+        server: &Server,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Self {
         let mut connection = BufReader::new(http::open(server.address()).expect("it listens"));
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n");
+        if !body.is_empty() {
+            request += &format!("Content-Length: {}\r\n", body.len());
+        }
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
         let sent = connection
             .get_ref()
-            .write_all((request + "\r\n").as_bytes());
+            .write_all((request + "\r\n" + body).as_bytes());
         sent.expect("the server reads");
         let head = http::read_reply(&mut connection, true).expect("an answer");
         Self {
@@ -157,6 +166,17 @@ impl Stream {
             self.connection.read_exact(&mut [0; 2])?;
         }
         Ok(Some(byte[0]))
+    }
+
+    /// The next line, without its end; `None` at the end of the stream.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        loop {
+            match self.byte()? {
+                b'\n' => return Some(String::from_utf8(line).expect("whole lines are UTF-8")),
+                byte => line.push(byte),
+            }
+        }
     }
 
     /// The next event, pings included; `None` at the end.

@@ -14,7 +14,7 @@ use roomwire::{
     rooms::{
         fanout::{FanOut, Notice, Wire as _},
         history::History,
-        sequence::{HubId, Join, Op, Start, SubId},
+        sequence::{HubId, Join, Op, SubId},
     },
 };
 use uuid::Uuid;
@@ -304,7 +304,7 @@ impl Server {
                 command,
                 room,
                 number,
-                recover,
+                start,
                 must_recover,
                 join_leave,
                 presence,
@@ -318,7 +318,7 @@ impl Server {
                     hub,
                     format: Format::Frames,
                     command,
-                    start: recover.map_or(Start::Now, Start::Behind),
+                    start,
                     lasting,
                     must_recover,
                     join_leave,

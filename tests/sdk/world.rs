@@ -70,6 +70,12 @@ pub enum Sdk {
     javascript(&'static str),
     #[allow(non_camel_case_types)]
     python(&'static str),
+    /// The current JavaScript SDK without WebSockets, over this transport.
+    #[allow(non_camel_case_types)]
+    emulated(&'static str),
+    /// What Chromium itself can do.
+    #[allow(non_camel_case_types)]
+    browser,
 }
 
 impl Sdk {
@@ -77,12 +83,24 @@ impl Sdk {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let scripts = root.join("tests/sdk");
         match self {
+            Self::emulated(transport) => {
+                let mut command = Self::javascript("current").command(scenario);
+                command.env("ROOMWIRE_TRANSPORT", transport);
+                command
+            }
             Self::javascript(version) => {
                 let installed = scripts.join("js/node_modules/centrifuge");
                 assert_installed(&installed);
                 let mut command = Command::new("node");
                 command.arg(scripts.join("js/run.js"));
                 command.args([version, scenario]);
+                command
+            }
+            Self::browser => {
+                let scripts = root.join("tests/browser");
+                assert_installed(&scripts.join("node_modules/playwright-core"));
+                let mut command = Command::new("node");
+                command.arg(scripts.join("events.mjs")).arg(scenario);
                 command
             }
             Self::python(version) => {

@@ -144,6 +144,8 @@ impl Publisher {
 fn first_refusal(outcomes: Vec<Outcome>) -> Option<Problem> {
     outcomes.into_iter().find_map(|outcome| match outcome {
         Outcome::Accepted(_) => None,
+        // It will be delivered, and that is what counts here.
+        Outcome::Refused(problem) if problem.is_published() => None,
         Outcome::Refused(problem) => Some(problem),
     })
 }
@@ -209,6 +211,23 @@ mod tests {
                 .iter()
                 .all(|request| request.body == requests[0].body)
         );
+    }
+
+    #[actix_rt::test]
+    async fn what_was_published_but_not_read_back_yet_is_not_sent_again() {
+        tokio::time::pause();
+        let unplaced = (200, r#"{"results":[{"status":202,"id":"k"}]}"#);
+        let (server, tally) = (FakeServer::start([unplaced]).await, tally());
+        let start = Instant::now();
+        publisher(&server, &tally)
+            .at_rate(
+                start,
+                Duration::from_secs(9),
+                start + Duration::from_secs(1),
+            )
+            .await
+            .unwrap();
+        assert_eq!(server.requests().len(), 1);
     }
 
     #[actix_rt::test]

@@ -5,8 +5,15 @@ fn api() -> Value {
     serde_json::from_slice(json).unwrap()
 }
 
-/// Paths without an operation of the API: the socket and the files of pages.
-const OTHERS: [&str; 3] = ["/", "/page/{file}", "/docs/style.css"];
+/// Paths without an operation of the API: the client protocol's and the files of pages.
+const OTHERS: [&str; 6] = [
+    "/",
+    "/page/{file}",
+    "/docs/style.css",
+    "/connection/http_stream",
+    "/connection/sse",
+    "/emulation",
+];
 
 #[test]
 fn every_route_is_described() {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::protocol::client_id;
+use crate::protocol::session::Recover;
 
 mod replay;
 

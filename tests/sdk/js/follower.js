@@ -1,5 +1,6 @@
 // A client that follows one room and keeps all that its SDK tells it.
 
+import { EventSource } from 'eventsource';
 import { WebSocket } from 'ws';
 
 import { until, world } from './world.js';
@@ -17,9 +18,24 @@ class BrowserLikeSocket extends WebSocket {
 /** What the SDK of this run is to use. */
 export const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
 
+const http = (url, path) => new URL(path, url.replace(/^ws/, 'http')).href;
+
+/** The URL of the transport that the scenarios are run over. */
+function endpoint(url) {
+  const transport = process.env.ROOMWIRE_TRANSPORT;
+  return transport ? [{ transport, endpoint: http(url, `/connection/${transport}`) }] : url;
+}
+
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
-  const client = new Centrifuge(url, { websocket, minReconnectDelay: 50 });
+  const client = new Centrifuge(endpoint(url), {
+    websocket,
+    fetch,
+    readableStream: ReadableStream,
+    eventsource: EventSource,
+    emulationEndpoint: http(url, '/emulation'),
+    minReconnectDelay: 50,
+  });
   client.log = { id: null, connecting: [], disconnected: [], errors: [] };
   client.on('connected', (context) => { client.log.id = context.client; });
   client.on('connecting', (context) => client.log.connecting.push(context));

@@ -39,7 +39,7 @@ def tokens(*seconds, **claims):
 async def connect(get):
     client = Client(DIRECT, events=ClientLog(), get_token=get)
     await client.connect()
-    await client.ready(10)
+    await until("the connection", lambda: client.state == ClientState.CONNECTED)
     return client
 
 

@@ -24,7 +24,7 @@ use crate::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
         format::Format,
-        reply::{self, ClientInfo, Outcome},
+        reply::{self, ClientInfo, Lasting, Outcome},
     },
 };
 
@@ -88,6 +88,8 @@ pub struct Join {
     /// Id of the command to reply to, where there are commands.
     pub command: u32,
     pub start: Start,
+    /// How long the subscription lasts, for the reply.
+    pub lasting: Lasting,
     /// An impossible recovery is answered with error 112.
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
@@ -154,6 +156,7 @@ struct Replay {
 struct Subscriber {
     hub: HubId,
     format: Format,
+    lasting: Lasting,
     phase: Phase,
     is_named: bool,
     /// Wants pushes about who joins and leaves.
@@ -293,6 +296,7 @@ impl Sequence {
             Subscriber {
                 hub,
                 format,
+                lasting: join.lasting,
                 phase: Phase::Joining,
                 is_named: join.is_named,
                 join_leave: join.join_leave,
@@ -315,7 +319,7 @@ impl Sequence {
         };
         match join.start {
             Start::Now => {
-                let frame = self.answers(format).fresh(join.command, self.position);
+                let frame = self.answers(sub).fresh(join.command, self.position);
                 self.attach(sub, frame);
                 None
             }
@@ -350,7 +354,7 @@ impl Sequence {
             let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
             return self.end(sub, reply::reply_frame(command, &error));
         }
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let frame = answers.unstored(command, recovers, self.position);
         self.attach(sub, frame);
     }
@@ -419,7 +423,7 @@ impl Sequence {
         let replay = self.replay_mut(sub)?;
         let from = std::mem::replace(&mut replay.cursor, cursor);
         let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
-        let answers = self.answers(self.subscribers.get(&sub)?.format);
+        let answers = self.answers(sub);
         let frame = match unanswered {
             Some(command) => answers.begun(command, from, recovers, &deltas),
             None => answers.pushes(&deltas),
@@ -480,6 +484,26 @@ impl Sequence {
         self.forget(sub);
     }
 
+    /// Ends a subscription, and tells its client why.
+    pub fn revoke(&mut self, sub: SubId, why: Unsubscribe) {
+        let Some(subscriber) = self.subscribers.get(&sub) else {
+            return;
+        };
+        let mut frame = reply::unsubscribe_frame(&self.room, why);
+        match &subscriber.phase {
+            Phase::Live => self.lanes.seal(subscriber.format),
+            Phase::Waiting(replay) | Phase::Replaying(replay) => {
+                // A client that waits for the reply to its subscribe takes nothing else for an end.
+                if let Some(command) = replay.unanswered {
+                    let error = Outcome::Error(ErrorCode::PERMISSION_DENIED.because(why.reason));
+                    frame = reply::reply_frame(command, &error);
+                }
+            }
+            Phase::Joining => {}
+        }
+        self.end(sub, frame);
+    }
+
     /// Who came and went since the last call, where members are known by name.
     pub fn take_news(&mut self) -> Vec<Membership> {
         std::mem::take(&mut self.news)
@@ -537,16 +561,18 @@ impl Sequence {
             return None;
         }
         self.tally.replay_hits += u64::from(replay.recovers);
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let command = replay.unanswered.unwrap_or_default();
         let frame = answers.begun(command, offset, replay.recovers, &[]);
         self.attach(sub, frame);
         None
     }
 
-    fn answers(&self, format: Format) -> Answers<'_> {
+    fn answers(&self, sub: SubId) -> Answers<'_> {
+        let subscriber = self.subscribers.get(&sub);
         Answers {
-            format,
+            format: self.format(sub),
+            lasting: subscriber.map(|of| of.lasting).unwrap_or_default(),
             room: &self.room,
             epoch: &self.epoch,
         }
@@ -577,7 +603,7 @@ impl Sequence {
             self.end(sub, reply::reply_frame(command, &error));
             return;
         }
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let frame = answers.unrecovered(command, self.position);
         self.attach(sub, frame);
     }

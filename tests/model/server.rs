@@ -308,6 +308,7 @@ impl Server {
                 must_recover,
                 join_leave,
                 presence,
+                lasting,
             } => {
                 let join = Join {
                     sub: SubId {
@@ -318,6 +319,7 @@ impl Server {
                     format: Format::Frames,
                     command,
                     start,
+                    lasting,
                     must_recover,
                     join_leave,
                     is_named: false,
@@ -352,6 +354,7 @@ impl Server {
             }
             Effect::Close(why) => wire.close(why),
             Effect::Refused | Effect::Unwelcome(_) => panic!("every client may come"),
+            Effect::End { .. } => panic!("nothing is by a token"),
             Effect::Presence { .. } | Effect::History { .. } | Effect::PublishStored { .. } => {
                 unreachable!("no client of the model asks for it")
             }

@@ -25,6 +25,7 @@ fn fresh(session: u64) -> Join {
         command: 100 + session as u32,
         format: Format::Frames,
         start: Start::Now,
+        lasting: Default::default(),
         must_recover: false,
         join_leave: false,
         is_named: false,

@@ -39,6 +39,7 @@ use crate::{
     config::{Config, Namespaces},
     http::{
         connection::Connection,
+        origin,
         reading::Reading,
         routes::{self, State},
         websocket,
@@ -303,7 +304,7 @@ fn serve(
             let app = App::new()
                 .app_data(Data::from(state.clone()))
                 .app_data(reading)
-                .wrap(from_fn(routes::check_origin))
+                .wrap(from_fn(origin::guard))
                 .configure(routes::configure);
             let state = state.clone();
             let upgrade = fn_service(

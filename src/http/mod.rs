@@ -10,6 +10,7 @@ pub mod events;
 pub mod health;
 pub mod history;
 pub mod openapi;
+pub mod origin;
 pub mod page;
 pub mod polling;
 pub mod publish;

@@ -28,6 +28,7 @@ use super::{
     connection::Connection,
     credentials,
     error::Problem,
+    origin::no_sniffing,
     routes::{State, WEBSOCKET_PATH},
 };
 use crate::{
@@ -123,7 +124,7 @@ fn sub_protocol(request: &Request) -> Result<Option<&'static str>, Problem> {
 async fn refuse(connection: &mut Handshake, problem: &Problem) -> Result<(), actix_web::Error> {
     let (status, headers, body) = problem.to_response_parts();
     let mut response = Response::build(status);
-    for header in headers {
+    for header in headers.into_iter().chain([no_sniffing()]) {
         response.insert_header(header);
     }
     response.force_close();

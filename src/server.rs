@@ -41,7 +41,7 @@ use crate::{
         connection::Connection,
         reading::Reading,
         routes::{self, State},
-        websocket,
+        websocket::{self, Sockets},
     },
     log::{
         pipeline::{End, Parts, Pipeline, PipelineHandle, Rules},
@@ -297,9 +297,12 @@ fn serve(
             };
             let reading = Reading {
                 events: hub(Format::Events),
-                frames: hub(Format::Frames),
+                frames: hub(Format::JSON),
             };
-            let sockets = reading.frames.clone();
+            let sockets = Sockets {
+                json: reading.frames.clone(),
+                protobuf: hub(Format::PROTOBUF),
+            };
             let app = App::new()
                 .app_data(Data::from(state.clone()))
                 .app_data(reading)

@@ -266,7 +266,7 @@ fn the_largest_reply_fits_into_the_smallest_outbox() {
         epoch: "4009e9d5f63545d0bab6774de917bfc9",
         offset: u64::MAX,
     };
-    let frame = reply::reply_frame(u32::MAX, &outcome);
+    let frame = reply::reply_frame(Codec::Json, u32::MAX, &outcome);
     assert!(
         (frame.len() as u64) < crate::config::MIN_OUTBOX_BYTES,
         "{}",

@@ -369,6 +369,52 @@ fn a_room_with_nobody_in_it_keeps_nothing() {
 }
 
 #[test]
+fn each_codec_gets_frames_of_its_own_and_only_while_somebody_reads_it() {
+    const PROTOBUF: HubId = HubId {
+        number: 1,
+        format: Format::PROTOBUF,
+    };
+    let mut room = room_at(7);
+    room.join(fresh(1));
+    room.deltas(&deltas([8]));
+    room.join(Join {
+        hub: PROTOBUF,
+        ..fresh(2)
+    });
+    room.deltas(&deltas([9]));
+    room.membership(&Push::Join(someone(3)));
+    room.ephemeral(&"1".into(), &someone(3));
+    let mut told = room.next_for_hubs();
+    told.sort_by_key(|(hub, _)| *hub);
+    // How a WebSocket frame of text begins, and one of bytes.
+    for ((hub, ops), (expected, opcode, deltas)) in
+        told.iter().zip([(HUB, 0x81, 2), (PROTOBUF, 0x82, 1)])
+    {
+        assert_eq!(*hub, expected);
+        let mut counts = vec![];
+        for op in ops {
+            let frame = match op {
+                Op::Live { frame, deltas, .. } => {
+                    counts.push(*deltas);
+                    frame
+                }
+                Op::Attach { frame, .. } | Op::Membership { frame } => frame,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(frame[0], opcode, "{op:?}");
+        }
+        assert_eq!(counts, [deltas, 0], "what is stored, and what is not");
+    }
+    room.leave(sub(2), PROTOBUF, None);
+    told.iter().for_each(|(hub, _)| room.hub_done(*hub));
+    room.next_for_hubs();
+    let before = room.lanes.waiting_bytes();
+    room.leave(sub(1), HUB, None);
+    room.deltas(&deltas([10]));
+    assert_eq!(room.lanes.waiting_bytes(), before, "nobody reads it");
+}
+
+#[test]
 fn a_room_that_stores_nothing_promises_nothing() {
     let terms = Terms {
         stored: false,

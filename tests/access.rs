@@ -335,3 +335,119 @@ fn no_token_and_no_key_is_ever_in_the_log_however_much_is_logged() {
         assert!(!log.contains(&**secret));
     }
 }
+
+#[test]
+fn a_token_that_ends_is_refreshed_over_the_socket_and_so_is_a_subscription() {
+    let server = Server::start(CONFIG);
+    let exp = |seconds: u64| json!(get_current_timestamp() + seconds);
+    let mut ann = Client::open(&server);
+    let first = token(json!({"sub": "ann", "exp": exp(600)}));
+    let connected = ann.result("connect", json!({"token": first}));
+    assert_eq!(connected["expires"], true);
+    assert!(
+        connected["ttl"]
+            .as_u64()
+            .is_some_and(|ttl| (1..=600).contains(&ttl))
+    );
+    let another = token(json!({"sub": "ann", "exp": exp(900)}));
+    let refreshed = ann.result("refresh", json!({"token": another}));
+    assert!(refreshed["ttl"].as_u64().is_some_and(|ttl| ttl > 600));
+    let claims = |seconds| json!({"sub": "ann", "channel": "secret:1", "exp": exp(seconds)});
+    let request = json!({"channel": "secret:1", "token": token(claims(600))});
+    let subscribed = ann.result("subscribe", request);
+    assert_eq!(subscribed["expires"], true);
+    assert!(
+        subscribed["ttl"]
+            .as_u64()
+            .is_some_and(|ttl| (1..=600).contains(&ttl))
+    );
+    let request = json!({"channel": "secret:1", "token": token(claims(900))});
+    let refreshed = ann.result("sub_refresh", request);
+    assert!(refreshed["ttl"].as_u64().is_some_and(|ttl| ttl > 600));
+}
+
+#[test]
+fn what_is_not_refreshed_ends_the_subscription_and_then_the_session() {
+    // The time that clients have behind the end of a token is cut by one that has nearly ended before.
+    let server = Server::start(&CONFIG.replace("[access]", "[access]\ntoken_leeway = \"1m\""));
+    let ended = get_current_timestamp() - 20;
+    let mut ann = connected(&server, json!({"sub": "ann", "exp": ended + 1}));
+    let of_room = token(json!({"sub": "ann", "channel": "secret:1", "exp": ended}));
+    ann.result(
+        "subscribe",
+        json!({"channel": "secret:1", "token": of_room}),
+    );
+    let push = ann.push();
+    assert_eq!(push["channel"], "secret:1");
+    assert_eq!(push["unsubscribe"]["code"], 2501);
+    assert_eq!(ann.closed(), (3005, "connection expired".to_owned()));
+}
+
+fn only_pings_and_the_end(events: &mut common::stream::Stream) {
+    while let Some(event) = events.any() {
+        assert_eq!(event.name, "ping", "{event:?}");
+    }
+}
+
+#[test]
+fn what_is_revoked_ends_at_once_on_every_transport() {
+    let key = api_key::new_key().expect("the system is random");
+    let hash = api_key::KeyHash::of(&key).to_string();
+    let config = format!("{CONFIG}\n[keys.admin]\nhash = \"{hash}\"\nscopes = [\"admin\"]\n");
+    let server = Server::start(&config);
+    let admin = [("X-API-Key", &*key)];
+    let revoke = |path: &str, body: Value| {
+        let reply = server.post(path, &admin, body.to_string());
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()["sessions"].clone()
+    };
+    let rooms = json!({"sub": "ann", "rooms": ["secret:*"]});
+    let mut clients = [(); 2].map(|()| connected(&server, rooms.clone()));
+    let mut bob = connected(&server, json!({"sub": "bob", "rooms": ["secret:*"]}));
+    for client in clients.iter_mut().chain([&mut bob]) {
+        client.subscribe("secret:1");
+        client.subscribe("secret:2");
+    }
+    let stream = || {
+        let header = format!("Bearer {}", token(rooms.clone()));
+        common::stream::Stream::ask(
+            &server,
+            "GET",
+            "/v1/rooms/secret:1/events",
+            &[("Authorization", &header)],
+            "",
+        )
+    };
+    let mut events = stream();
+    let path = "/v1/subscriptions/end";
+    assert_eq!(revoke(path, json!({"user": "ann", "room": "secret:1"})), 3);
+    for client in &mut clients {
+        let push = client.push();
+        assert_eq!(push["channel"], "secret:1");
+        assert_eq!(push["unsubscribe"]["code"], 2000);
+    }
+    only_pings_and_the_end(&mut events);
+    let mut events = stream();
+    assert_eq!(revoke("/v1/sessions/disconnect", json!({"user": "ann"})), 3);
+    for client in &mut clients {
+        assert_eq!(client.closed(), (3503, "force disconnect".to_owned()));
+    }
+    only_pings_and_the_end(&mut events);
+    bob.is_alive();
+    server.publish("secret:1", "1");
+    assert_eq!(bob.publication().0, "secret:1");
+    assert_eq!(
+        revoke("/v1/sessions/disconnect", json!({"user": "nobody"})),
+        0
+    );
+    for body in [
+        json!({}),
+        json!({"user": ""}),
+        json!({"user": "ann", "novel": 1}),
+    ] {
+        let reply = server.post("/v1/sessions/disconnect", &admin, body.to_string());
+        assert_eq!(problem_of(&reply), "bad-fields", "{body}");
+    }
+    let reply = server.post("/v1/sessions/disconnect", &[("X-API-Key", "wrong")], "{}");
+    assert_eq!(reply.status, 401);
+}

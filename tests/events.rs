@@ -13,7 +13,6 @@ use serde_json::json;
 
 const CONFIG: &str = r#"
 [limits]
-max_outbox_bytes = "256KiB"
 ping_interval = "1h"
 
 [namespaces.short]

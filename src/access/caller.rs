@@ -110,6 +110,14 @@ impl Caller {
         }
     }
 
+    /// Empty unless it is a client with a name.
+    pub fn user(&self) -> Arc<str> {
+        match self {
+            Self::Client(client) => client.user.clone(),
+            Self::Anybody | Self::Key(_) => Arc::default(),
+        }
+    }
+
     /// For how long a client's token counts; `None` is for ever. `now` is in seconds since the Unix epoch.
     pub fn lasts(&self, now: u64) -> Option<Duration> {
         match self {

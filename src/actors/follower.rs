@@ -17,7 +17,7 @@ use super::{
 use crate::{
     delta::RoomName,
     metrics::{Closing, Transport},
-    protocol::codes::Disconnect,
+    protocol::{codes::Disconnect, reply::Lasting},
     rooms::sequence::{Join, Start, SubId},
 };
 
@@ -26,6 +26,8 @@ pub type Follow = (RoomName, Start);
 
 pub struct Follower {
     rooms: Vec<Follow>,
+    /// Empty: anonymous, or an API key.
+    user: Arc<str>,
     wire: Rc<dyn SessionWire>,
     hub: Rc<LocalHub>,
     services: Arc<Services>,
@@ -40,6 +42,7 @@ pub struct Follower {
 impl Follower {
     pub fn new(
         rooms: Vec<Follow>,
+        user: Arc<str>,
         transport: Transport,
         wire: Rc<dyn SessionWire>,
         hub: Rc<LocalHub>,
@@ -48,6 +51,7 @@ impl Follower {
     ) -> Self {
         Self {
             rooms,
+            user,
             wire,
             hub,
             services,
@@ -71,6 +75,7 @@ impl Follower {
                 hub: self.hub.id,
                 command: 0,
                 start: start.clone(),
+                lasting: Lasting::default(),
                 must_recover: false,
                 join_leave: false,
                 is_named: false,
@@ -107,6 +112,13 @@ impl Follower {
         }
     }
 
+    /// The reader may not follow the room any more. It comes back, and is told so.
+    pub fn revoked(&self, room: &RoomName) {
+        if self.rooms.iter().any(|(followed, _)| followed == room) {
+            self.wire.close(Disconnect::FORCED);
+        }
+    }
+
     /// The room could not serve it; it comes back to where it stands.
     pub fn subscription_ended(&self) {
         self.wire.close(Disconnect::INTERNAL);
@@ -129,6 +141,7 @@ impl Actor for Follower {
     fn started(&mut self, ctx: &mut Self::Context) {
         let session = self.admission.session();
         self.hub.open(session, self.wire.clone());
+        self.hub.belongs(session, &self.user);
         // Numbers that follow each other are spread evenly over the wheel.
         self.slot = Some(self.hub.ping(session, session));
         self.services.metrics.session_opened(self.transport);
@@ -138,6 +151,7 @@ impl Actor for Follower {
     fn stopped(&mut self, _: &mut Self::Context) {
         let session = self.admission.session();
         self.hub.close(session);
+        self.hub.belongs_no_more(session, &self.user);
         if let Some(slot) = self.slot.take() {
             self.hub.stop_pinging(session, slot);
         }

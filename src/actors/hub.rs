@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context as TaskContext, Poll},
@@ -18,6 +18,7 @@ use std::{
 
 use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::{oneshot, watch};
 use tracing::error;
 
@@ -44,6 +45,17 @@ const WALK: usize = 256;
 pub enum News {
     SubscriptionEnded(u32),
     RoomFailed(RoomName),
+    /// The client may not follow the room any more.
+    Revoked(RoomName),
+}
+
+/// What a user may do no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// Anything.
+    Sessions,
+    /// Follow the room.
+    Room(RoomName),
 }
 
 /// What a hub asks of a session's wire beyond writing.
@@ -55,6 +67,8 @@ pub trait SessionWire {
     fn subscription_ended(&self, number: u32);
     /// The room has failed: whoever is subscribed to it, or about to be, must come back.
     fn room_failed(&self, room: &RoomName);
+    /// The client may not follow the room any more.
+    fn revoked(&self, room: &RoomName);
     /// Sends a ping frame, and expects a pong.
     fn ping(&self, frame: &Bytes);
     /// The client answered a ping.
@@ -100,6 +114,14 @@ pub struct RoomFailed {
     pub key: u64,
 }
 
+/// A user may do something no more. Answers how many of its sessions are here.
+#[derive(Message, Clone)]
+#[rtype(result = "usize")]
+struct Revoke {
+    user: Arc<str>,
+    what: Revoked,
+}
+
 /// End all sessions.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
@@ -131,11 +153,30 @@ impl Hubs {
         self.each(|hub| hub.do_send(failed.clone()));
     }
 
-    fn each(&self, tell: impl Fn(&Addr<Hub>)) {
+    /// Takes something back from a user, at all workers; returns how many sessions it has.
+    pub async fn revoke(&self, user: &Arc<str>, what: &Revoked) -> usize {
+        let mut told = Vec::new();
+        self.each(|hub| told.push(hub.clone()));
+        let told = told.into_iter().map(|hub| {
+            let (user, what) = (user.clone(), what.clone());
+            hub.send(Revoke { user, what })
+        });
+        // A hub whose thread has ended has no sessions.
+        let sessions = join_all(told)
+            .await
+            .into_iter()
+            .map(Result::unwrap_or_default);
+        sessions.sum()
+    }
+
+    fn each(&self, tell: impl FnMut(&Addr<Hub>)) {
         let hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.iter().for_each(tell);
     }
 }
+
+/// Sessions of named users.
+type Users = HashMap<Arc<str>, Vec<u64>>;
 
 type Table = FanOut<RoomRef, Rc<dyn SessionWire>>;
 
@@ -145,9 +186,29 @@ pub struct LocalHub {
     pub addr: Addr<Hub>,
     table: Rc<RefCell<Table>>,
     wheel: Rc<RefCell<PingWheel>>,
+    users: Rc<RefCell<Users>>,
 }
 
 impl LocalHub {
+    /// The session is known to be of this user; anonymous ones have none.
+    pub fn belongs(&self, session: u64, user: &Arc<str>) {
+        if !user.is_empty() {
+            let mut users = self.users.borrow_mut();
+            users.entry(user.clone()).or_default().push(session);
+        }
+    }
+
+    /// The session has ended that belonged to the user.
+    pub fn belongs_no_more(&self, session: u64, user: &Arc<str>) {
+        let mut users = self.users.borrow_mut();
+        if let Some(sessions) = users.get_mut(user) {
+            sessions.retain(|known| *known != session);
+            if sessions.is_empty() {
+                users.remove(user);
+            }
+        }
+    }
+
     pub fn open(&self, session: u64, wire: Rc<dyn SessionWire>) {
         self.table.borrow_mut().open(session, wire);
     }
@@ -176,6 +237,7 @@ impl LocalHub {
 pub struct Hub {
     table: Rc<RefCell<Table>>,
     wheel: Rc<RefCell<PingWheel>>,
+    users: Rc<RefCell<Users>>,
     ping: Bytes,
     under_way: HashMap<u64, oneshot::Sender<()>>,
     metrics: Metrics,
@@ -215,9 +277,11 @@ impl Hub {
         let table = Rc::new(RefCell::new(Table::default()));
         let wheel = PingWheel::new(limits.ping_interval, limits.pong_timeout);
         let wheel = Rc::new(RefCell::new(wheel));
+        let users = Rc::new(RefCell::new(Users::default()));
         let addr = context.run(Self {
             table: table.clone(),
             wheel: wheel.clone(),
+            users: users.clone(),
             ping: match format {
                 Format::Frames(codec) => frame::ping(codec),
                 Format::Events => Bytes::from_static(event::PING),
@@ -236,6 +300,7 @@ impl Hub {
             addr,
             table,
             wheel,
+            users,
         })
     }
 
@@ -349,6 +414,23 @@ impl Handler<RoomFailed> for Hub {
         drop(table);
         self.under_way.remove(&key);
         self.pass_on(notices);
+    }
+}
+
+impl Handler<Revoke> for Hub {
+    type Result = usize;
+
+    fn handle(&mut self, Revoke { user, what }: Revoke, _: &mut Self::Context) -> usize {
+        let users = self.users.borrow();
+        let sessions = users.get(&user).map(Vec::as_slice).unwrap_or_default();
+        let table = self.table.borrow();
+        for wire in sessions.iter().filter_map(|&id| table.wire(id)) {
+            match &what {
+                Revoked::Sessions => wire.close(Disconnect::FORCED),
+                Revoked::Room(room) => wire.revoked(room),
+            }
+        }
+        sessions.len()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         entry::Count,
         members::{Arrival, Push},
     },
-    protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
+    protocol::{codes::Unsubscribe, frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{Page, PageLimit},
         sequence::{HubId, Join, Membership, Op, PageRead, Passing, Sequence, SubId, Wait},
@@ -61,6 +61,15 @@ pub struct Leave {
     pub hub: (HubId, Addr<Hub>),
     /// Id of the command that is to be answered.
     pub command: Option<u32>,
+    pub ticket: Ticket,
+}
+
+/// A client may not follow the room any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Revoke {
+    pub sub: SubId,
+    pub why: Unsubscribe,
     pub ticket: Ticket,
 }
 
@@ -435,6 +444,15 @@ impl Handler<Leave> for Room {
         let (id, hub) = message.hub;
         self.knows(id, hub);
         self.sequence.leave(message.sub, id, message.command);
+        drop(message.ticket);
+    }
+}
+
+impl Handler<Revoke> for Room {
+    type Result = ();
+
+    fn handle(&mut self, message: Revoke, _: &mut Self::Context) {
+        self.sequence.revoke(message.sub, message.why);
         drop(message.ticket);
     }
 }

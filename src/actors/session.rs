@@ -24,7 +24,7 @@ use super::{
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
-    room::{Ask, Ephemeral},
+    room::{Ask, Ephemeral, Revoke},
     subscribing::{self, Failed, starts},
 };
 use crate::{
@@ -63,6 +63,8 @@ struct Seldom {
     rates: HashMap<String, DefaultDirectRateLimiter>,
     /// What comes behind messages that are held up: a room that the client leaves must know of its coming first.
     waiting: VecDeque<Effect>,
+    /// When something ends that the client does not refresh, and the timer for it.
+    deadline: Option<(u64, SpawnHandle)>,
 }
 
 /// Commands of a client that has no socket. Whoever sends them waits until they are handled.
@@ -164,6 +166,45 @@ impl Session {
             self.wire.push(&frame);
         }
         self.perform_in_order(effects.into(), ctx);
+        self.watch_deadline(ctx);
+    }
+
+    /// Sees to it that what is not refreshed ends in time.
+    fn watch_deadline(&mut self, ctx: &mut Context<Self>) {
+        let next = self.core.next_deadline();
+        let watched = self.seldom.as_ref().and_then(|of| of.deadline);
+        if next == watched.map(|(at, _)| at) {
+            return;
+        }
+        if let Some((_, timer)) = watched {
+            ctx.cancel_future(timer);
+        }
+        let deadline = next.map(|at| {
+            let left = Duration::from_millis((at * 1000).saturating_sub(wall_clock_ms()));
+            (at, ctx.run_later(left, Self::expire))
+        });
+        self.seldom.get_or_insert_default().deadline = deadline;
+    }
+
+    fn expire(&mut self, ctx: &mut Context<Self>) {
+        let _in_span = self.span().entered();
+        if let Some(seldom) = &mut self.seldom {
+            seldom.deadline = None;
+        }
+        let mut effects = Vec::new();
+        self.core.expire(wall_clock_ms() / 1000, &mut effects);
+        self.perform_behind(effects, ctx);
+        self.watch_deadline(ctx);
+    }
+
+    /// Performs what comes from elsewhere than the client, behind what is held up.
+    fn perform_behind(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        if self.held_up > 0 {
+            let waiting = &mut self.seldom.get_or_insert_default().waiting;
+            waiting.extend(effects);
+        } else {
+            self.perform_in_order(effects.into(), ctx);
+        }
     }
 
     fn perform_in_order(&mut self, mut effects: VecDeque<Effect>, ctx: &mut Context<Self>) {
@@ -200,6 +241,13 @@ impl Session {
         if self.core.subscriptions().any(|(name, _)| name == room) {
             self.end(Disconnect::INTERNAL);
         }
+    }
+
+    /// The client may not follow the room any more.
+    pub fn revoked(&mut self, room: &RoomName, ctx: &mut Context<Self>) {
+        let mut effects = Vec::new();
+        self.core.revoke(room, &mut effects);
+        self.perform_behind(effects, ctx);
     }
 
     /// Ends the session with a close that the client is told.
@@ -248,6 +296,7 @@ impl Session {
                 must_recover,
                 join_leave,
                 presence,
+                lasting,
             } => {
                 debug!(room.name = %room, "subscribe");
                 let join = Join {
@@ -255,6 +304,7 @@ impl Session {
                     hub: self.hub.id,
                     command,
                     start,
+                    lasting,
                     must_recover,
                     join_leave,
                     is_named: !self.core.info().user.is_empty(),
@@ -316,6 +366,17 @@ impl Session {
                 true => self.publish(command, room, data, ctx),
                 false => self.fail(command, ErrorCode::TOO_MANY_REQUESTS),
             },
+            Effect::End { room, number, why } => {
+                debug!(room.name = %room, why.reason, "subscription ended");
+                match self.services.registry.hold(&room) {
+                    Some((live, ticket)) => live.do_send(Revoke {
+                        sub: self.sub(number),
+                        why,
+                        ticket,
+                    }),
+                    None => self.end(Disconnect::INTERNAL),
+                }
+            }
             Effect::Close(why) => self.end(why),
         }
     }
@@ -325,6 +386,7 @@ impl Session {
         let random = self.core.info().id.as_u64_pair().0;
         self.slot = Some(self.hub.ping(self.id, random));
         let user = &self.core.info().user;
+        self.hub.belongs(self.id, user);
         let presence = &self.services.presence;
         presence.with(|core, now| core.user_came(now, user));
         debug!("connected");
@@ -588,6 +650,7 @@ impl Actor for Session {
     fn stopped(&mut self, _: &mut Self::Context) {
         let _in_span = self.span().entered();
         self.hub.close(self.id);
+        self.hub.belongs_no_more(self.id, &self.core.info().user);
         if let Some(slot) = self.slot.take() {
             self.hub.stop_pinging(self.id, slot);
             let user = &self.core.info().user;

@@ -225,6 +225,7 @@ pub fn fresh(session: u64) -> Join {
         hub: hub_id(0),
         command: session as u32,
         start: Start::Now,
+        lasting: Default::default(),
         must_recover: false,
         join_leave: false,
         is_named: false,
@@ -322,6 +323,8 @@ impl SessionWire for Recorder {
     fn room_failed(&self, room: &RoomName) {
         self.failed.borrow_mut().push(room.clone());
     }
+
+    fn revoked(&self, _: &RoomName) {}
 
     fn ping(&self, _: &Bytes) {
         self.pings.set(self.pings.get() + 1);

@@ -9,7 +9,7 @@ pub enum Scope {
     Publish,
     /// Read rooms over HTTP.
     Read,
-    /// Erase deltas.
+    /// Erase deltas, and end sessions and subscriptions.
     Admin,
 }
 

@@ -249,13 +249,13 @@ fn an_unknown_key_is_told_the_keys_that_exist() {
         variable("ROOMWIRE_STORAGE_CACHE", "1GiB").mistakes(),
         "ROOMWIRE_STORAGE_CACHE: there is no setting storage_cache; \
          the top level has listen, data, workers, dev, [log], [limits], [publish], [storage], \
-         [amqp], [rooms], [http], [access], [namespaces]"
+         [amqp], [rooms], [presence], [http], [access], [namespaces]"
     );
     assert_eq!(
         file("[namespaces.chat]\nhistory = 1").mistakes(),
         "roomwire.toml: there is no setting namespaces.chat.history; \
          [namespaces.chat] has access, store, history_size, history_ttl, history_bytes, slow, \
-         client_publish, client_publish_rate, rewind, presence, join_leave"
+         client_publish, client_publish_rate, rewind, presence, join_leave, events"
     );
     for wrong in [
         "[storge]",

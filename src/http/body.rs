@@ -232,6 +232,10 @@ impl SessionWire for BodyWire {
         self.tell(News::RoomFailed(room.clone()));
     }
 
+    fn revoked(&self, room: &RoomName) {
+        self.tell(News::Revoked(room.clone()));
+    }
+
     fn ping(&self, frame: &Bytes) {
         // Who only reads has no way to answer. That it is gone is seen from its connection.
         let answers = !matches!(self.dress, Dress::Events { .. });
@@ -304,17 +308,18 @@ impl MessageBody for Reader {
 
 /// A session whose client reads a body.
 pub trait Fed: Actor<Context = Context<Self>> {
-    fn hear(&mut self, news: News);
+    fn hear(&mut self, news: News, ctx: &mut Context<Self>);
     /// The wire has nothing queued any more.
     fn drained(&self);
     fn closes(&mut self, why: Disconnect);
 }
 
 impl Fed for Follower {
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: News, _: &mut Context<Self>) {
         match news {
             News::SubscriptionEnded(_) => self.subscription_ended(),
             News::RoomFailed(room) => self.room_failed(&room),
+            News::Revoked(room) => self.revoked(&room),
         }
     }
 
@@ -328,10 +333,11 @@ impl Fed for Follower {
 }
 
 impl Fed for Session {
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: News, ctx: &mut Context<Self>) {
         match news {
             News::SubscriptionEnded(number) => self.subscription_ended(number),
             News::RoomFailed(room) => self.room_failed(&room),
+            News::Revoked(room) => self.revoked(&room, ctx),
         }
     }
 
@@ -373,7 +379,7 @@ impl<S: Fed> ActorFuture<S> for Feed {
     ) -> Poll<()> {
         remember(&self.wire.session, cx.waker());
         for news in self.wire.news.take() {
-            session.hear(news);
+            session.hear(news, ctx);
         }
         if let Some(why) = self.wire.closing.get()
             && !self.lingering

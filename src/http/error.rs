@@ -48,6 +48,7 @@ enum Kind {
     BadJson,
     BadBody,
     BadBatch,
+    BadFields,
     BadRoomName,
     UnknownNamespace,
     UnknownParameter,
@@ -85,6 +86,7 @@ impl Kind {
             Self::BadJson => ("bad-json", S::BAD_REQUEST, "Not JSON"),
             Self::BadBody => ("bad-body", S::BAD_REQUEST, "Bad body"),
             Self::BadBatch => ("bad-batch", S::BAD_REQUEST, "Not a batch"),
+            Self::BadFields => ("bad-fields", S::BAD_REQUEST, "Bad fields"),
             Self::BadRoomName => ("bad-room-name", S::BAD_REQUEST, "Bad room name"),
             Self::UnknownNamespace => ("unknown-namespace", S::NOT_FOUND, "Unknown namespace"),
             Self::UnknownParameter => ("unknown-parameter", S::BAD_REQUEST, "Unknown parameter"),
@@ -145,6 +147,14 @@ impl Problem {
     /// `reason` says what of the batch is wrong and what would be right.
     pub fn bad_batch(reason: impl Into<String>) -> Self {
         Self::new(Kind::BadBatch, reason)
+    }
+
+    /// `expected` says what the body is to be.
+    pub fn bad_fields(expected: &str) -> Self {
+        Self::new(
+            Kind::BadFields,
+            format!("the body is JSON, but not {expected}"),
+        )
     }
 
     pub fn bad_room_name(error: BadRoomName) -> Self {

@@ -15,6 +15,7 @@ pub mod polling;
 pub mod publish;
 pub mod query;
 pub mod reading;
+pub mod revoke;
 pub mod rooms;
 pub mod routes;
 pub mod websocket;

@@ -19,7 +19,7 @@ use utoipa::{
 };
 
 use self::problems::Problems;
-use super::{erase, events, health, history, polling, publish, rooms};
+use super::{erase, events, health, history, polling, publish, revoke, rooms};
 
 /// What the page may load: its style.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -43,6 +43,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; for
         events::one,
         events::several,
         rooms::list,
+        revoke::disconnect,
+        revoke::end,
         health::live,
         health::ready,
         health::figures,
@@ -52,6 +54,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; for
     tags(
         (name = "publishing", description = "For backends: what happened is told to rooms."),
         (name = "reading", description = "For those who come back, and for looking back."),
+        (name = "administering", description = "For administrators: what a user may do no more."),
         (name = "operating", description = "For operators, load balancers and tools."),
     ),
     components(schemas(publish::Receipt, publish::IdOnly, publish::BatchEntry, forms::ProblemForm)),

@@ -122,7 +122,15 @@ impl Reading {
             .map(|place| (place.room.clone(), place.start.clone()))
             .collect();
         let hub = self.events.clone();
-        let follower = Follower::new(rooms, transport, wire.clone(), hub, services, admission);
+        let follower = Follower::new(
+            rooms,
+            caller.user(),
+            transport,
+            wire.clone(),
+            hub,
+            services,
+            admission,
+        );
         let feed = Feed::new(wire.clone());
         let lasts = caller.lasts(wall_clock_ms() / 1000);
         Follower::create(|ctx| {

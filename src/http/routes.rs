@@ -15,7 +15,7 @@ use super::{
     emulation::{self, Emulations},
     erase,
     error::Problem,
-    events, health, history, openapi, page, polling, publish, rooms,
+    events, health, history, openapi, page, polling, publish, revoke, rooms,
 };
 use crate::{
     actors::{
@@ -128,6 +128,16 @@ pub fn configure(app: &mut ServiceConfig) {
         web::resource("/v1/rooms")
             .route(web::get().to(rooms::list))
             .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/v1/sessions/disconnect")
+            .route(web::post().to(revoke::disconnect))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
+    )
+    .service(
+        web::resource("/v1/subscriptions/end")
+            .route(web::post().to(revoke::end))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
     )
     .service(
         web::resource("/healthz")

@@ -35,6 +35,8 @@ impl ErrorCode {
     pub const NOT_AVAILABLE: Self = error(108, "not available", false);
     /// The client fetches another token and tries again.
     pub const TOKEN_EXPIRED: Self = error(109, "token expired", false);
+    /// The token that a subscription was to be refreshed with.
+    pub const EXPIRED: Self = error(110, "expired", false);
     pub const TOO_MANY_REQUESTS: Self = error(111, "too many requests", true);
     pub const UNRECOVERABLE_POSITION: Self = error(112, "unrecoverable position", false);
 
@@ -80,6 +82,8 @@ impl Disconnect {
     pub const INVALID_TOKEN: Self = Self::new(3500, "invalid token");
     pub const BAD_REQUEST: Self = Self::new(3501, "bad request");
     pub const STALE: Self = Self::new(3502, "stale");
+    /// An administrator has ended the session.
+    pub const FORCED: Self = Self::new(3503, "force disconnect");
     pub const NOT_AVAILABLE: Self = Self::new(3508, "not available");
 }
 
@@ -91,6 +95,16 @@ pub struct Unsubscribe {
 }
 
 impl Unsubscribe {
+    /// The client may not follow the room any more.
+    pub const REVOKED: Self = Self {
+        code: 2000,
+        reason: "server unsubscribe",
+    };
+    /// Its token was not refreshed.
+    pub const EXPIRED: Self = Self {
+        code: 2501,
+        reason: "subscription expired",
+    };
     /// The history was trimmed past the place that the replay had come to.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 2500,
@@ -118,6 +132,7 @@ mod tests {
             Disconnect::INVALID_TOKEN,
             Disconnect::BAD_REQUEST,
             Disconnect::STALE,
+            Disconnect::FORCED,
             Disconnect::NOT_AVAILABLE,
         ] {
             assert!((1..=123).contains(&close.reason.len()), "{close:?}");

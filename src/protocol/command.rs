@@ -30,8 +30,10 @@ pub struct Command<'a> {
     pub history: Option<History<'a>>,
     pub rpc: Option<IgnoredAny>,
     pub send: Option<IgnoredAny>,
-    pub refresh: Option<IgnoredAny>,
-    pub sub_refresh: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub refresh: Option<Refresh<'a>>,
+    #[serde(borrow)]
+    pub sub_refresh: Option<Refresh<'a>>,
 }
 
 impl<'a> Command<'a> {
@@ -48,6 +50,17 @@ impl<'a> Command<'a> {
 #[serde(default)]
 pub struct Connect<'a> {
     /// Empty: none.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
+}
+
+/// Another token for the connection, or for a subscription.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Refresh<'a> {
+    /// Only of a subscription.
+    #[serde(borrow)]
+    pub channel: Cow<'a, str>,
     #[serde(borrow)]
     pub token: Cow<'a, str>,
 }

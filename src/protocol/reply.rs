@@ -48,6 +48,8 @@ fn hyphenated<S: Serializer>(id: &uuid::Uuid, serializer: S) -> Result<S::Ok, S:
 #[serde(rename_all = "snake_case")]
 pub enum Outcome<'a> {
     Connect(Connected<'a>),
+    Refresh(Refreshed<'a>),
+    SubRefresh(Lasting),
     Subscribe(Subscribed<'a>),
     /// Of a room that stores nothing: neither position nor recovery.
     #[serde(rename = "subscribe")]
@@ -79,6 +81,8 @@ pub struct Connected<'a> {
     /// Seconds.
     pub ping: u64,
     pub pong: bool,
+    #[serde(flatten)]
+    pub lasting: Lasting,
     /// What a client without a socket says with each of its requests.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub emulated: Option<Emulated>,
@@ -91,6 +95,35 @@ pub struct Emulated {
     pub session: String,
     /// The server that has it.
     pub node: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Refreshed<'a> {
+    pub client: String,
+    pub version: &'a str,
+    #[serde(flatten)]
+    pub lasting: Lasting,
+}
+
+/// How long something lasts unless the client refreshes it. For ever, nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Lasting {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) expires: bool,
+    /// Seconds, at least 1 where it expires: SDKs take nothing else.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) ttl: u32,
+}
+
+impl Lasting {
+    /// `ttl` is at least 1.
+    pub fn seconds(ttl: u32) -> Self {
+        Self { expires: true, ttl }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The place from which a subscription goes on. All subscriptions are recoverable.
@@ -108,6 +141,8 @@ pub struct Subscribed<'a> {
     pub was_recovering: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publications: Vec<Publication<'a>>,
+    #[serde(flatten)]
+    pub lasting: Lasting,
 }
 
 /// Clients of a room by id.
@@ -379,6 +414,7 @@ mod tests {
             recovered: false,
             was_recovering: false,
             publications: vec![],
+            lasting: Lasting::default(),
         };
         let line = br#"{"id":2,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":3}}"#;
         assert_eq!(

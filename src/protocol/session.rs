@@ -3,18 +3,21 @@
 //! A session knows its subscriptions by room and number. The number tells a subscription from an earlier one of the
 //! same room, so that what was under way for the earlier one is recognised as late.
 
+mod deadlines;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use self::deadlines::{Deadlines, Ended, ttl};
 use super::{
-    codes::{Disconnect, ErrorCode},
-    command::{self, Command, Connect, Subscribe},
+    codes::{Disconnect, ErrorCode, Unsubscribe},
+    command::{self, Command, Connect, Refresh, Subscribe},
     format::Codec,
     frame::FrameBuilder,
     protobuf,
-    reply::{self, ClientInfo, Connected, Emulated, Outcome},
+    reply::{self, ClientInfo, Connected, Emulated, Lasting, Outcome, Refreshed},
 };
 use crate::{
     access::{Access, Grants, Unwelcome, rules, token::TokenError},
@@ -40,6 +43,9 @@ pub struct Policy<'a> {
     /// Seconds since the Unix epoch.
     pub now: u64,
 }
+
+/// What the client is told that it talks to.
+const VERSION: &str = concat!("roomwire ", env!("CARGO_PKG_VERSION"));
 
 /// Where a client that comes back left off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +88,7 @@ pub enum Effect {
         must_recover: bool,
         join_leave: bool,
         presence: bool,
+        lasting: Lasting,
     },
     Unsubscribe {
         command: u32,
@@ -112,6 +119,12 @@ pub enum Effect {
         data: Bytes,
         rate: u32,
     },
+    /// The subscription ends, and its client is told why.
+    End {
+        room: RoomName,
+        number: u32,
+        why: Unsubscribe,
+    },
     /// Nothing of the client is handled any more.
     Close(Disconnect),
 }
@@ -120,6 +133,8 @@ pub enum Effect {
 struct Subscription {
     room: RoomName,
     number: u32,
+    /// By a token of its own, not by the client's.
+    by_token: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +143,8 @@ pub struct Session {
     grants: Option<Box<Grants>>,
     /// Shown with the handshake; kept until the client connects.
     token: Option<Box<str>>,
+    /// `None` if everything lasts.
+    deadlines: Option<Box<Deadlines>>,
     connected: bool,
     /// Nothing of the client is handled any more.
     closed: bool,
@@ -149,6 +166,7 @@ impl Session {
             },
             grants: None,
             token,
+            deadlines: None,
             connected: false,
             closed: false,
             next_number: 1,
@@ -179,6 +197,39 @@ impl Session {
     /// The room ended a subscription, or never began it. Late news of an earlier one changes nothing.
     pub fn subscription_ended(&mut self, number: u32) {
         self.subscriptions.retain(|s| s.number != number);
+        if let Some(deadlines) = &mut self.deadlines {
+            deadlines.forget(number);
+        }
+    }
+
+    /// When [`Session::expire`] is to be called, in seconds since the Unix epoch.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.as_ref()?.next()
+    }
+
+    /// Ends what was not refreshed in time.
+    pub fn expire(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        while let Some(ended) = self.deadlines.as_mut().and_then(|of| of.take_ended(now)) {
+            match ended {
+                Ended::Connection => {
+                    self.closed = true;
+                    effects.push(Effect::Close(Disconnect::EXPIRED));
+                    return;
+                }
+                Ended::Subscription(number) => {
+                    let of_number = |s: &&Subscription| s.number == number;
+                    let ended = self.subscriptions.iter().find(of_number);
+                    effects.extend(ended.map(|s| s.end(Unsubscribe::EXPIRED)));
+                }
+            }
+        }
+    }
+
+    /// Ends the subscription to `room`, if there is one. It may be under way: until the room has said that it is over,
+    /// the client can't subscribe again.
+    pub fn revoke(&self, room: &RoomName, effects: &mut Vec<Effect>) {
+        let revoked = self.subscriptions.iter().find(|s| s.room == *room);
+        effects.extend(revoked.map(|s| s.end(Unsubscribe::REVOKED)));
     }
 
     /// Handles one frame. Replies that need nobody else are written to `replies`, in the order of their commands;
@@ -294,8 +345,12 @@ impl Session {
             ));
         } else if command.send.is_some() {
             return Err(Refusal::Close(Disconnect::NOT_AVAILABLE));
-        } else if command.refresh.is_some() || command.sub_refresh.is_some() {
-            return Err(fail(ErrorCode::NOT_AVAILABLE.because("no token is in use")));
+        } else if let Some(request) = command.refresh {
+            let outcome = self.refresh(&request, policy, effects)?;
+            return Ok(Some((id, outcome)));
+        } else if let Some(request) = command.sub_refresh {
+            let outcome = self.refresh_subscription(id, &request, policy)?;
+            return Ok(Some((id, outcome)));
         } else {
             return Err(fail(ErrorCode::METHOD_NOT_FOUND));
         }
@@ -344,11 +399,13 @@ impl Session {
             true => &*shown,
             false => &*request.token,
         };
+        let lasting;
         match policy.access.client(token, policy.now) {
             Ok(client) => {
                 self.info.user = client.user;
                 self.info.info = client.info;
                 self.grants = client.grants;
+                lasting = self.connection_lasts(client.expires, policy.now);
             }
             Err(Unwelcome::Token(TokenError::Expired)) => {
                 self.closed = true;
@@ -365,12 +422,84 @@ impl Session {
         effects.push(Effect::Connected);
         let connected = Connected {
             client: self.info.id.hyphenated().to_string(),
-            version: concat!("roomwire ", env!("CARGO_PKG_VERSION")),
+            version: VERSION,
             ping: self.settings.ping_interval,
             pong: true,
+            lasting,
             emulated: self.emulated.take(),
         };
         Ok(Some((id, Outcome::Connect(connected))))
+    }
+
+    fn connection_lasts(&mut self, end: Option<u64>, now: u64) -> Lasting {
+        if end.is_some() || self.deadlines.is_some() {
+            let deadlines = self.deadlines.get_or_insert_default();
+            deadlines.set_connection(end);
+        }
+        lasting(end, now)
+    }
+
+    fn refresh(
+        &mut self,
+        request: &Refresh<'_>,
+        policy: Policy<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Outcome<'static>, Refusal> {
+        let invalid = Refusal::Close(Disconnect::INVALID_TOKEN);
+        if request.token.is_empty() {
+            return Err(invalid);
+        }
+        let client = match policy.access.client(&request.token, policy.now) {
+            Ok(client) if client.user == self.info.user => client,
+            // It comes back, and is told to fetch another.
+            Err(Unwelcome::Token(TokenError::Expired)) => {
+                return Err(Refusal::Close(Disconnect::EXPIRED));
+            }
+            _ => return Err(invalid),
+        };
+        self.grants = client.grants;
+        let lasting = self.connection_lasts(client.expires, policy.now);
+        let gone = |s: &&Subscription| !s.by_token && !self.admits(&s.room, policy.namespaces);
+        let gone = self.subscriptions.iter().filter(gone);
+        effects.extend(gone.map(|s| s.end(Unsubscribe::REVOKED)));
+        Ok(Outcome::Refresh(Refreshed {
+            client: self.info.id.hyphenated().to_string(),
+            version: VERSION,
+            lasting,
+        }))
+    }
+
+    fn refresh_subscription(
+        &mut self,
+        id: u32,
+        request: &Refresh<'_>,
+        policy: Policy<'_>,
+    ) -> Result<Outcome<'static>, Refusal> {
+        let fail = |error| Refusal::Error(id, error);
+        let room = room_name(&request.channel).map_err(fail)?;
+        let number = self.number_of(room.as_str()).ok_or_else(|| {
+            fail(ErrorCode::PERMISSION_DENIED.because("there is no such subscription"))
+        })?;
+        let user = &self.info.user;
+        let refreshed = policy
+            .access
+            .subscription(&request.token, user, room.as_str(), policy.now);
+        let end = refreshed.map_err(|why| match why {
+            TokenError::User => Refusal::Close(Disconnect::INVALID_TOKEN),
+            TokenError::Expired => fail(ErrorCode::EXPIRED),
+            why => fail(ErrorCode::PERMISSION_DENIED.because(why)),
+        })?;
+        let deadlines = self.deadlines.get_or_insert_default();
+        deadlines.set_subscription(number, end);
+        Ok(Outcome::SubRefresh(lasting(end, policy.now)))
+    }
+
+    /// Whether the room is open to the client without a token for just that.
+    fn admits(&self, room: &RoomName, namespaces: &Namespaces) -> bool {
+        let grants = self.grants.as_deref();
+        namespaces
+            .of(room)
+            .is_ok_and(|namespace| rules::admits(namespace.access, &self.info.user, grants, room))
     }
 
     fn subscribe(
@@ -382,7 +511,8 @@ impl Session {
         let fail = |error| Refusal::Error(command, error);
         let room = room_name(&request.channel).map_err(fail)?;
         let namespace = namespace_of(&room, policy.namespaces).map_err(fail)?;
-        self.may_subscribe(&room, namespace, &request.token, policy)
+        let by_token = self
+            .may_subscribe(&room, namespace, &request.token, policy)
             .map_err(|refused| match refused {
                 // Who shows somebody else's token is not to be talked to.
                 Some(TokenError::User) => Refusal::Close(Disconnect::INVALID_TOKEN),
@@ -392,32 +522,35 @@ impl Session {
                     fail(ErrorCode::PERMISSION_DENIED.because("a token for the room is needed"))
                 }
             })?;
-        self.subscribe_permitted(command, room, namespace, request)
-            .map_err(fail)
+        let effect = self
+            .subscribe_permitted(command, room, namespace, request, by_token, policy.now)
+            .map_err(fail)?;
+        Ok(effect)
     }
 
-    /// `Err(None)` if the room is not open to the client and it shows no token for it.
+    /// The end of the token by which the client may, if it is by one. `Err(None)` if the room is not open to the client
+    /// and it shows no token for it.
     fn may_subscribe(
         &self,
         room: &RoomName,
         namespace: &Namespace,
         token: &str,
         Policy { access, now, .. }: Policy<'_>,
-    ) -> Result<(), Option<TokenError>> {
+    ) -> Result<Option<TokenEnd>, Option<TokenError>> {
         if rules::admits(
             namespace.access,
             &self.info.user,
             self.grants.as_deref(),
             room,
         ) {
-            return Ok(());
+            return Ok(None);
         }
         if token.is_empty() {
             return Err(None);
         }
         access
             .subscription(token, &self.info.user, room.as_str(), now)
-            .map(|_| ())
+            .map(Some)
             .map_err(Some)
     }
 
@@ -427,6 +560,8 @@ impl Session {
         room: RoomName,
         namespace: &Namespace,
         request: Subscribe<'_>,
+        by_token: Option<TokenEnd>,
+        now: u64,
     ) -> Result<Effect, ErrorCode> {
         if request.kind != 0 {
             return Err(
@@ -452,7 +587,13 @@ impl Session {
         self.subscriptions.push(Subscription {
             room: room.clone(),
             number,
+            by_token: by_token.is_some(),
         });
+        let end = by_token.flatten();
+        if end.is_some() {
+            let deadlines = self.deadlines.get_or_insert_default();
+            deadlines.set_subscription(number, end);
+        }
         let start = match namespace.rewind {
             _ if request.recover => Start::Behind(Recover {
                 offset: request.offset,
@@ -469,6 +610,7 @@ impl Session {
             must_recover: request.flag & Subscribe::ERROR_UNLESS_RECOVERED != 0,
             join_leave: namespace.join_leave && request.join_leave,
             presence: namespace.presence || namespace.join_leave,
+            lasting: lasting(end, now),
         })
     }
 
@@ -478,7 +620,10 @@ impl Session {
             .subscriptions
             .iter()
             .position(|s| s.room.as_str() == channel)?;
-        let Subscription { room, number } = self.subscriptions.swap_remove(at);
+        let Subscription { room, number, .. } = self.subscriptions.swap_remove(at);
+        if let Some(deadlines) = &mut self.deadlines {
+            deadlines.forget(number);
+        }
         Some(Effect::Unsubscribe {
             command,
             room,
@@ -592,6 +737,23 @@ impl Session {
     }
 }
 
+impl Subscription {
+    fn end(&self, why: Unsubscribe) -> Effect {
+        Effect::End {
+            room: self.room.clone(),
+            number: self.number,
+            why,
+        }
+    }
+}
+
+/// When a token ends, in seconds since the Unix epoch; `None` is never.
+type TokenEnd = Option<u64>;
+
+fn lasting(end: TokenEnd, now: u64) -> Lasting {
+    end.map_or_else(Lasting::default, |end| Lasting::seconds(ttl(end, now)))
+}
+
 enum Refusal {
     Error(u32, ErrorCode),
     Close(Disconnect),
@@ -610,6 +772,8 @@ fn namespace_of<'a>(
         .map_err(|unknown| ErrorCode::UNKNOWN_CHANNEL.because(unknown))
 }
 
+#[cfg(test)]
+mod refresh_tests;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

@@ -101,6 +101,7 @@ fn subscription(number: u32, room: &str) -> Effect {
         must_recover: false,
         join_leave: false,
         presence: false,
+        lasting: Lasting::default(),
     }
 }
 
@@ -241,8 +242,8 @@ fn refusals_name_what_is_wrong() {
             r#""code":108,"message":"not available: there are no remote procedures; call your own HTTP API""#,
         ),
         (
-            r#""refresh":{"token":"t"}"#,
-            r#""code":108,"message":"not available: no token is in use""#,
+            r#""sub_refresh":{"channel":"r","token":"t"}"#,
+            r#""code":103,"message":"permission denied: there is no such subscription""#,
         ),
         (
             r#""novelty":{}"#,

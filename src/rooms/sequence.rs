@@ -24,7 +24,7 @@ use crate::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
         format::{Codec, Format},
-        reply::{self, ClientInfo, Outcome},
+        reply::{self, ClientInfo, Lasting, Outcome},
     },
 };
 
@@ -91,6 +91,8 @@ pub struct Join {
     /// Id of the command to reply to, where there are commands.
     pub command: u32,
     pub start: Start,
+    /// How long the subscription lasts, for the reply.
+    pub lasting: Lasting,
     /// An impossible recovery is answered with error 112.
     pub must_recover: bool,
     /// Wants pushes about who joins and leaves.
@@ -156,6 +158,7 @@ struct Replay {
 #[derive(Debug)]
 struct Subscriber {
     hub: HubId,
+    lasting: Lasting,
     phase: Phase,
     is_named: bool,
     /// Wants pushes about who joins and leaves.
@@ -292,6 +295,7 @@ impl Sequence {
             sub,
             Subscriber {
                 hub,
+                lasting: join.lasting,
                 phase: Phase::Joining,
                 is_named: join.is_named,
                 join_leave: join.join_leave,
@@ -314,7 +318,7 @@ impl Sequence {
         };
         match join.start {
             Start::Now => {
-                let frame = self.answers(hub.format).fresh(join.command, self.position);
+                let frame = self.answers(sub).fresh(join.command, self.position);
                 self.attach(sub, frame);
                 None
             }
@@ -350,7 +354,7 @@ impl Sequence {
             let frame = reply::reply_frame(self.format(sub).codec(), command, &error);
             return self.end(sub, frame);
         }
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let frame = answers.unstored(command, recovers, self.position);
         self.attach(sub, frame);
     }
@@ -419,7 +423,7 @@ impl Sequence {
         let replay = self.replay_mut(sub)?;
         let from = std::mem::replace(&mut replay.cursor, cursor);
         let (unanswered, recovers) = (replay.unanswered.take(), replay.recovers);
-        let answers = self.answers(self.subscribers.get(&sub)?.hub.format);
+        let answers = self.answers(sub);
         let frame = match unanswered {
             Some(command) => answers.begun(command, from, recovers, &deltas),
             None => answers.pushes(&deltas),
@@ -479,6 +483,27 @@ impl Sequence {
         }
         self.push_op(sub, Op::Detach { sub, frame });
         self.forget(sub);
+    }
+
+    /// Ends a subscription, and tells its client why.
+    pub fn revoke(&mut self, sub: SubId, why: Unsubscribe) {
+        let Some(subscriber) = self.subscribers.get(&sub) else {
+            return;
+        };
+        let codec = subscriber.hub.format.codec();
+        let mut frame = reply::unsubscribe_frame(codec, &self.room, why);
+        match &subscriber.phase {
+            Phase::Live => self.lanes.seal(subscriber.hub.format),
+            Phase::Waiting(replay) | Phase::Replaying(replay) => {
+                // A client that waits for the reply to its subscribe takes nothing else for an end.
+                if let Some(command) = replay.unanswered {
+                    let error = Outcome::Error(ErrorCode::PERMISSION_DENIED.because(why.reason));
+                    frame = reply::reply_frame(codec, command, &error);
+                }
+            }
+            Phase::Joining => {}
+        }
+        self.end(sub, frame);
     }
 
     /// Who came and went since the last call, where members are known by name.
@@ -544,16 +569,18 @@ impl Sequence {
             return None;
         }
         self.tally.replay_hits += u64::from(replay.recovers);
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let command = replay.unanswered.unwrap_or_default();
         let frame = answers.begun(command, offset, replay.recovers, &[]);
         self.attach(sub, frame);
         None
     }
 
-    fn answers(&self, format: Format) -> Answers<'_> {
+    fn answers(&self, sub: SubId) -> Answers<'_> {
+        let subscriber = self.subscribers.get(&sub);
         Answers {
-            format,
+            format: self.format(sub),
+            lasting: subscriber.map(|of| of.lasting).unwrap_or_default(),
             room: &self.room,
             epoch: &self.epoch,
         }
@@ -581,7 +608,7 @@ impl Sequence {
             let frame = reply::reply_frame(self.format(sub).codec(), command, &error);
             return self.end(sub, frame);
         }
-        let answers = self.answers(self.format(sub));
+        let answers = self.answers(sub);
         let frame = answers.unrecovered(command, self.position);
         self.attach(sub, frame);
     }

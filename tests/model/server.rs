@@ -310,6 +310,7 @@ impl Server {
                 must_recover,
                 join_leave,
                 presence,
+                lasting,
             } => {
                 let join = Join {
                     sub: SubId {
@@ -319,6 +320,7 @@ impl Server {
                     hub: hub_id(hub),
                     command,
                     start,
+                    lasting,
                     must_recover,
                     join_leave,
                     is_named: false,
@@ -357,6 +359,7 @@ impl Server {
             }
             Effect::Close(why) => wire.close(why),
             Effect::Refused | Effect::Unwelcome(_) => panic!("every client may come"),
+            Effect::End { .. } => panic!("nothing is by a token"),
             Effect::Presence { .. } | Effect::History { .. } | Effect::PublishStored { .. } => {
                 unreachable!("no client of the model asks for it")
             }

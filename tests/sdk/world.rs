@@ -44,6 +44,16 @@ client_publish = "stored"
 
 [namespaces.short]
 history_size = 10
+
+[access]
+token_secrets = ["a secret of these tests, and no other"]
+
+[namespaces.secret]
+access = "token"
+presence = true
+
+[namespaces.dialog]
+access = "user-limited"
 "#;
 
 /// Pings so fast that a client which does not answer them would be closed within the scenario.

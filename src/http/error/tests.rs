@@ -14,6 +14,7 @@ fn one_of_each() -> Vec<Problem> {
         Problem::bad_json(BadJson::Empty),
         Problem::bad_body("it broke off"),
         Problem::bad_batch("the batch is an object; it takes an array"),
+        Problem::bad_fields("an object"),
         Problem::bad_room_name(BadRoomName::Empty),
         Problem::unknown_namespace(UnknownNamespace {
             room: RoomName::new("chat:1").unwrap(),

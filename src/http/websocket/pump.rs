@@ -216,6 +216,7 @@ impl ActorFuture<Session> for Pump {
             match news {
                 News::SubscriptionEnded(number) => session.subscription_ended(number),
                 News::RoomFailed(room) => session.room_failed(&room),
+                News::Revoked(room) => session.revoked(&room, ctx),
             }
         }
         let open = pump.read(session, ctx, cx);

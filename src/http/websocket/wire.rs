@@ -185,6 +185,10 @@ impl SessionWire for SocketWire {
         self.tell(News::RoomFailed(room.clone()));
     }
 
+    fn revoked(&self, room: &RoomName) {
+        self.tell(News::Revoked(room.clone()));
+    }
+
     fn ping(&self, frame: &Bytes) {
         self.lacks_pong.set(true);
         self.push(frame);

@@ -6,7 +6,9 @@ use prost::Message;
 use serde::de::IgnoredAny;
 
 use super::messages;
-use crate::protocol::command::{Channel, Command, Connect, History, Publish, Since, Subscribe};
+use crate::protocol::command::{
+    Channel, Command, Connect, History, Publish, Refresh, Since, Subscribe,
+};
 
 /// The commands of a frame, each behind its length; `None` for what is none, and nothing behind it.
 ///
@@ -36,8 +38,8 @@ impl<'a> From<&'a messages::Command> for Command<'a> {
             history: command.history.as_ref().map(History::from),
             rpc: any(command.rpc),
             send: any(command.send),
-            refresh: any(command.refresh),
-            sub_refresh: any(command.sub_refresh),
+            refresh: command.refresh.as_ref().map(Refresh::from),
+            sub_refresh: command.sub_refresh.as_ref().map(Refresh::from),
         }
     }
 }
@@ -45,6 +47,24 @@ impl<'a> From<&'a messages::Command> for Command<'a> {
 impl<'a> From<&'a messages::ConnectRequest> for Connect<'a> {
     fn from(request: &'a messages::ConnectRequest) -> Self {
         Self {
+            token: (&*request.token).into(),
+        }
+    }
+}
+
+impl<'a> From<&'a messages::RefreshRequest> for Refresh<'a> {
+    fn from(request: &'a messages::RefreshRequest) -> Self {
+        Self {
+            channel: "".into(),
+            token: (&*request.token).into(),
+        }
+    }
+}
+
+impl<'a> From<&'a messages::SubRefreshRequest> for Refresh<'a> {
+    fn from(request: &'a messages::SubRefreshRequest) -> Self {
+        Self {
+            channel: (&*request.channel).into(),
             token: (&*request.token).into(),
         }
     }

@@ -32,9 +32,9 @@ pub struct Command {
     #[prost(message, optional, tag = "13")]
     pub rpc: Option<()>,
     #[prost(message, optional, tag = "14")]
-    pub refresh: Option<()>,
+    pub refresh: Option<RefreshRequest>,
     #[prost(message, optional, tag = "15")]
-    pub sub_refresh: Option<()>,
+    pub sub_refresh: Option<SubRefreshRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -48,6 +48,38 @@ pub struct ConnectRequest {
 impl fmt::Debug for ConnectRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectRequest").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct RefreshRequest {
+    #[prost(string, tag = "1")]
+    pub token: String,
+}
+
+/// A token is nobody's to see.
+impl fmt::Debug for RefreshRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshRequest").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct SubRefreshRequest {
+    #[prost(string, tag = "1")]
+    pub channel: String,
+    #[prost(string, tag = "2")]
+    pub token: String,
+}
+
+/// A token is nobody's to see.
+impl fmt::Debug for SubRefreshRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubRefreshRequest")
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,6 +172,10 @@ pub struct Reply {
     pub presence_stats: Option<PresenceStatsResult>,
     #[prost(message, optional, tag = "11")]
     pub history: Option<HistoryResult>,
+    #[prost(message, optional, tag = "14")]
+    pub refresh: Option<RefreshResult>,
+    #[prost(message, optional, tag = "15")]
+    pub sub_refresh: Option<SubRefreshResult>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -158,6 +194,11 @@ pub struct ConnectResult {
     pub client: String,
     #[prost(string, tag = "2")]
     pub version: String,
+    #[prost(bool, tag = "3")]
+    pub expires: bool,
+    /// Seconds.
+    #[prost(uint32, tag = "4")]
+    pub ttl: u32,
     #[prost(uint32, tag = "7")]
     pub ping: u32,
     #[prost(bool, tag = "8")]
@@ -169,7 +210,31 @@ pub struct ConnectResult {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct RefreshResult {
+    #[prost(string, tag = "1")]
+    pub client: String,
+    #[prost(string, tag = "2")]
+    pub version: String,
+    #[prost(bool, tag = "3")]
+    pub expires: bool,
+    #[prost(uint32, tag = "4")]
+    pub ttl: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SubRefreshResult {
+    #[prost(bool, tag = "1")]
+    pub expires: bool,
+    #[prost(uint32, tag = "2")]
+    pub ttl: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct SubscribeResult {
+    #[prost(bool, tag = "1")]
+    pub expires: bool,
+    #[prost(uint32, tag = "2")]
+    pub ttl: u32,
     #[prost(bool, tag = "3")]
     pub recoverable: bool,
     #[prost(string, tag = "6")]

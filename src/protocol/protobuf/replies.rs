@@ -27,8 +27,24 @@ pub fn reply(id: u32, outcome: &Outcome<'_>) -> wire::Reply {
                 version: connected.version.into(),
                 ping: count(connected.ping),
                 pong: connected.pong,
+                expires: connected.lasting.expires,
+                ttl: connected.lasting.ttl,
                 session,
                 node,
+            });
+        }
+        Outcome::Refresh(refreshed) => {
+            reply.refresh = Some(wire::RefreshResult {
+                client: refreshed.client.clone(),
+                version: refreshed.version.into(),
+                expires: refreshed.lasting.expires,
+                ttl: refreshed.lasting.ttl,
+            });
+        }
+        Outcome::SubRefresh(lasting) => {
+            reply.sub_refresh = Some(wire::SubRefreshResult {
+                expires: lasting.expires,
+                ttl: lasting.ttl,
             });
         }
         Outcome::Subscribe(subscribed) => {
@@ -40,6 +56,8 @@ pub fn reply(id: u32, outcome: &Outcome<'_>) -> wire::Reply {
                 offset: subscribed.offset,
                 positioned: subscribed.positioned,
                 was_recovering: subscribed.was_recovering,
+                expires: subscribed.lasting.expires,
+                ttl: subscribed.lasting.ttl,
             });
         }
         Outcome::SubscribeUnstored { was_recovering } => {

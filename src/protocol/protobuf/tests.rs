@@ -16,7 +16,8 @@ use crate::{
         format::Codec,
         frame::{self, FrameBuilder, payload},
         reply::{
-            self, ClientInfo, Connected, Emulated, Outcome, Presence, Publication, Subscribed,
+            self, ClientInfo, Connected, Emulated, Lasting, Outcome, Presence, Publication,
+            Refreshed, Subscribed,
         },
         session::{Effect, Policy, Session, SessionSettings},
     },
@@ -98,6 +99,8 @@ fn message(reply: wire::Reply) -> Value {
                 ("pong", json!(c.pong)),
                 ("session", json!(c.session)),
                 ("node", json!(c.node)),
+                ("expires", json!(c.expires)),
+                ("ttl", json!(c.ttl)),
             ])
         }),
     );
@@ -112,8 +115,27 @@ fn message(reply: wire::Reply) -> Value {
                 ("recovered", json!(s.recovered)),
                 ("was_recovering", json!(s.was_recovering)),
                 ("publications", publications(s.publications)),
+                ("expires", json!(s.expires)),
+                ("ttl", json!(s.ttl)),
             ])
         }),
+    );
+    tell(
+        "refresh",
+        reply.refresh.map(|r| {
+            object([
+                ("client", json!(r.client)),
+                ("version", json!(r.version)),
+                ("expires", json!(r.expires)),
+                ("ttl", json!(r.ttl)),
+            ])
+        }),
+    );
+    tell(
+        "sub_refresh",
+        reply
+            .sub_refresh
+            .map(|r| object([("expires", json!(r.expires)), ("ttl", json!(r.ttl))])),
     );
     tell("unsubscribe", reply.unsubscribe.map(|()| json!({})));
     tell("publish", reply.publish.map(|()| json!({})));
@@ -239,6 +261,7 @@ proptest! {
         recovered in any::<bool>(),
         offset in 1_u64..1 << 53,
         id in 1_u32..,
+        ttl in prop::option::of(1_u32..),
     ) {
         let publications = || deltas.iter().map(Publication::from).collect();
         same(|codec| {
@@ -254,12 +277,14 @@ proptest! {
         same(|codec| reply::leave_frame(codec, &room(), &clients[0]));
         same(|codec| reply::unsubscribe_frame(codec, &room(), Unsubscribe::INSUFFICIENT_STATE));
         let emulated = recovered.then(|| Emulated { session: "s".into(), node: "n".into() });
+        let lasting = ttl.map(Lasting::seconds).unwrap_or_default();
         for outcome in [
             Outcome::Connect(Connected {
                 client: clients[0].id.to_string(),
                 version: "v",
                 ping: 25,
                 pong: true,
+                lasting,
                 emulated,
             }),
             Outcome::Subscribe(Subscribed {
@@ -270,8 +295,15 @@ proptest! {
                 recovered,
                 was_recovering: true,
                 publications: publications(),
+                lasting,
             }),
             Outcome::SubscribeUnstored { was_recovering: recovered },
+            Outcome::Refresh(Refreshed {
+                client: clients[0].id.to_string(),
+                version: "v",
+                lasting,
+            }),
+            Outcome::SubRefresh(lasting),
             Outcome::Unsubscribe {},
             Outcome::Publish {},
             Outcome::Presence { presence: Presence(&clients) },
@@ -439,8 +471,11 @@ fn some_command() -> impl Strategy<Value = (Value, Command)> {
                     ("rpc", json!({}))
                 }
                 10 => {
-                    command.refresh = Some(());
-                    ("refresh", json!({}))
+                    command.sub_refresh = Some(wire::SubRefreshRequest {
+                        channel: room.into(),
+                        token: epoch.clone(),
+                    });
+                    ("sub_refresh", json!({"channel": room, "token": epoch}))
                 }
                 _ => {
                     command.send = Some(());
@@ -539,6 +574,15 @@ fn tokens_are_not_shown() {
     };
     assert!(!format!("{request:?}").contains("secret"));
     let request = wire::SubscribeRequest {
+        token: "secret".into(),
+        ..Default::default()
+    };
+    assert!(!format!("{request:?}").contains("secret"));
+    let request = wire::RefreshRequest {
+        token: "secret".into(),
+    };
+    assert!(!format!("{request:?}").contains("secret"));
+    let request = wire::SubRefreshRequest {
         token: "secret".into(),
         ..Default::default()
     };

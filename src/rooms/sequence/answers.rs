@@ -13,7 +13,7 @@ use crate::{
         event,
         format::{Codec, Format},
         frame::FrameBuilder,
-        reply::{self, ClientInfo, Outcome, Presence, Publication, Subscribed},
+        reply::{self, ClientInfo, Lasting, Outcome, Presence, Publication, Subscribed},
     },
 };
 
@@ -23,6 +23,8 @@ pub struct Answers<'a> {
     pub format: Format,
     pub room: &'a RoomName,
     pub epoch: &'a str,
+    /// What the reply to a subscribe says of its end.
+    pub lasting: Lasting,
 }
 
 impl Answers<'_> {
@@ -108,6 +110,7 @@ impl Answers<'_> {
             recovered: false,
             was_recovering: false,
             publications: vec![],
+            lasting: self.lasting,
         }
     }
 }

@@ -31,6 +31,7 @@ fn fresh(session: u64) -> Join {
         hub: HUB,
         command: 100 + session as u32,
         start: Start::Now,
+        lasting: Default::default(),
         must_recover: false,
         join_leave: false,
         is_named: false,

@@ -15,6 +15,9 @@ class BrowserLikeSocket extends WebSocket {
   }
 }
 
+/** What the SDK of this run is to use. */
+export const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
+
 const http = (url, path) => new URL(path, url.replace(/^ws/, 'http')).href;
 
 /** The URL of the transport that the scenarios are run over. */
@@ -44,7 +47,6 @@ function ofObjects(subscription) {
 
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
-  const websocket = process.argv[2] === 'older' ? BrowserLikeSocket : WebSocket;
   const client = new Centrifuge(endpoint(url), {
     websocket,
     fetch,

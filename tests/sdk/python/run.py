@@ -9,6 +9,7 @@ import traceback
 
 import faults
 import scenarios
+import tokens
 
 VERSIONS = {"current": "0.7.0", "older": "0.5.0"}
 
@@ -20,7 +21,7 @@ async def main(version, name):
         # Only the current environment has a reader of events.
         modules = [importlib.import_module("events")]
     else:
-        modules = [scenarios, faults]
+        modules = [scenarios, faults, tokens]
     await next(getattr(module, name) for module in modules if hasattr(module, name))()
 
 

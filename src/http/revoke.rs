@@ -1,0 +1,124 @@
+//! Taking back what a user may do, at once: `POST /v1/sessions/disconnect` and `POST /v1/subscriptions/end`.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Payload},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tracing::info;
+use utoipa::ToSchema;
+
+use super::{
+    error::Problem, openapi::forms::RoomForm, publish::collect, query::Parameters, routes::State,
+};
+use crate::{access::caller::Caller, actors::hub::Revoked, config::Scope, delta::compact_json};
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnect {
+    #[schema(value_type = String, example = "ann")]
+    user: Arc<str>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    #[schema(value_type = String, example = "ann")]
+    user: Arc<str>,
+    #[schema(value_type = RoomForm, example = "lobby")]
+    room: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Answer {
+    /// Sessions of the user on this server.
+    sessions: usize,
+}
+
+/// End all sessions of a user.
+///
+/// They are closed with 3503, after which SDKs stay away. The user's tokens still count.
+#[utoipa::path(
+    post,
+    path = "/v1/sessions/disconnect",
+    operation_id = "disconnect",
+    tag = "administering",
+    request_body = Disconnect,
+    responses((
+        status = 200,
+        description = "How many sessions the user has at this server.",
+        body = Answer,
+        example = json!({"sessions": 2})
+    )),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter"
+    ])))
+)]
+pub async fn disconnect(
+    request: HttpRequest,
+    body: Payload,
+    state: Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let fields = "an object {\"user\":…}";
+    let (_, Disconnect { user }) = asked(&request, body, &state, fields).await?;
+    revoke(&state, user, Revoked::Sessions).await
+}
+
+/// End a user's subscription to a room.
+///
+/// Sockets are told with code 2000; streams and polls of the room end.
+#[utoipa::path(
+    post,
+    path = "/v1/subscriptions/end",
+    operation_id = "end_subscription",
+    tag = "administering",
+    request_body = End,
+    responses((
+        status = 200,
+        description = "How many sessions the user has at this server.",
+        body = Answer,
+        example = json!({"sessions": 2})
+    )),
+    extensions(("x-problems" = json!([
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter", "bad-room-name", "unknown-namespace"
+    ])))
+)]
+pub async fn end(
+    request: HttpRequest,
+    body: Payload,
+    state: Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let fields = "an object {\"user\":…,\"room\":…}";
+    let (caller, End { user, room }) = asked(&request, body, &state, fields).await?;
+    let room = state.touchable(&caller, &room)?;
+    revoke(&state, user, Revoked::Room(room)).await
+}
+
+async fn asked<T: DeserializeOwned>(
+    request: &HttpRequest,
+    body: Payload,
+    state: &State,
+    fields: &str,
+) -> Result<(Caller, T), Problem> {
+    let caller = state.keyholder(request.headers(), Scope::Admin)?;
+    Parameters::of(request, &[])?;
+    let body = collect(request.headers(), body, "the request", MAX_BODY_BYTES).await?;
+    let json = compact_json(&body).map_err(Problem::bad_json)?;
+    let asked = serde_json::from_slice(&json).map_err(|_| Problem::bad_fields(fields))?;
+    Ok((caller, asked))
+}
+
+async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<HttpResponse, Problem> {
+    if user.is_empty() {
+        return Err(Problem::bad_fields(
+            "a user: anonymous clients have no name",
+        ));
+    }
+    let sessions = state.services.hubs.revoke(&user, &what).await;
+    info!(%user, ?what, sessions, "revoked");
+    Ok(HttpResponse::Ok().json(Answer { sessions }))
+}

@@ -124,6 +124,10 @@ macro_rules! protobuf {
                     is_told_to_reload_after_history_was_trimmed,
                     is_told_to_reload_after_the_log_was_lost,
                     asks_for_state_when_its_position_is_lost,
+                    fetches_another_token_when_the_first_has_expired,
+                    refreshes_its_token_and_stays_connected,
+                    follows_a_room_by_a_token_for_it,
+                    is_kept_out_for_good_by_a_wrong_token,
                 ]
             );
         )*

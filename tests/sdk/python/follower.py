@@ -60,8 +60,8 @@ class ClientLog(ClientEventHandler):
         self.errors.append(ctx)
 
 
-def open_client(url):
-    return Client(url, events=ClientLog(), use_protobuf=PROTOBUF)
+def open_client(url, **options):
+    return Client(url, events=ClientLog(), use_protobuf=PROTOBUF, **options)
 
 
 async def connect(url):

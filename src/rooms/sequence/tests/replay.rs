@@ -380,7 +380,7 @@ fn a_reader_of_events_whose_replay_is_overtaken_is_told_to_reload_and_goes_on() 
     let mut room = room_at(9);
     room.join(events(from(1, 3)));
     told_events(&mut room);
-    room.hub_done(HUB);
+    room.hub_done(EVENTS);
     room.credit(sub(1));
     let first = PageRead {
         more: true,
@@ -391,7 +391,7 @@ fn a_reader_of_events_whose_replay_is_overtaken_is_told_to_reload_and_goes_on() 
         told_events(&mut room),
         pairs(&[("page", "4"), ("other", "")])
     );
-    room.hub_done(HUB);
+    room.hub_done(EVENTS);
     room.credit(sub(1));
     let trimmed = PageRead {
         floor: 6,

@@ -381,7 +381,6 @@ fn events_are_sent_though_servers_are_killed_whose_turn_it_is() {
 fn a_broker_that_was_away_costs_no_event_and_nobody_is_lost_for_good() {
     let (broker, prefix) = (Broker::start(1), Broker::unique_prefix());
     let [a, b] = instances(&broker, &prefix, "500ms");
-    set_up(broker, &prefix);
     let mut backend = Backend::listen(broker.url(1), &prefix);
     let mut ann = user(&a, "ann");
     join(&mut ann, "people:1");
@@ -402,7 +401,6 @@ fn a_broker_that_was_away_costs_no_event_and_nobody_is_lost_for_good() {
     eventually("the servers to find each other", || {
         (knows(&a, 1) && knows(&b, 1)).then_some(())
     });
-    set_up(broker, &prefix);
     let mut backend = Backend::listen(broker.url(1), &prefix);
     backend.await_last("people:2", "room.vacated");
     await_stats(&mut ann, "lobby", (2, 2));

@@ -41,6 +41,10 @@ macro_rules! scenarios {
 
 scenarios!(
     over_a_websocket,
+    over_an_http_stream,
+    over_the_sdks_events,
+    over_an_event_source,
+    over_polls,
     tells_what_is_wrong_with_a_delta,
     can_be_used_by_keyboard_alone,
     reads_well_on_a_desk_and_on_a_phone,

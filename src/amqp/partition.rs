@@ -23,10 +23,10 @@ use super::{
     status::{Figures, Status},
     topology::Topology,
 };
-use crate::log::{self, Next, NotTaken, OrderedLog, Record, publisher::Source, record::Entry};
-
-/// What one batch may hold: as much as the broker sends ahead.
-const MAX_BATCH: usize = PREFETCH as usize;
+use crate::log::{
+    self, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Next, NotTaken, OrderedLog, Record,
+    publisher::Source, record::Entry,
+};
 
 /// How long a closed log waits for what it took to come back.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl AmqpLog {
     ) -> Self {
         let status = Arc::new(Status::default());
         let publisher = Publisher::new(settings.queue, status.clone());
-        let (sender, events) = mpsc::channel(MAX_BATCH);
+        let (sender, events) = mpsc::channel(PREFETCH.into());
         let link = |what: &str| {
             let name = format!("{} {what} {partition}", settings.prefix);
             Link::new(connector.clone(), name)
@@ -151,14 +151,12 @@ impl AmqpLog {
             Some(_) => wait.min(CLOSE_LOOK),
             None => wait,
         };
-        let mut events = Vec::new();
-        let receiving = incoming.recv_many(&mut events, MAX_BATCH);
         let received = self
             .runtime
-            .block_on(async { timeout(wait, receiving).await });
+            .block_on(async { timeout(wait, incoming.recv()).await });
         let ended = match received {
-            Ok(0) => true,
-            Ok(_) => return Read::Events(events),
+            Ok(None) => true,
+            Ok(Some(first)) => return Read::Events(batch(first, &mut incoming)),
             Err(_) => self.is_over(),
         };
         self.ended.store(ended, Ordering::Relaxed);
@@ -236,6 +234,28 @@ impl OrderedLog for AmqpLog {
 }
 
 /// None for the end of what this build can read.
+/// `first` and what waits behind it, as far as it fits.
+fn batch(first: Event, incoming: &mut mpsc::Receiver<Event>) -> Vec<Event> {
+    let mut bytes = weight(&first);
+    let mut events = vec![first];
+    while events.len() < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
+        let Ok(next) = incoming.try_recv() else { break };
+        bytes += weight(&next);
+        events.push(next);
+    }
+    events
+}
+
+fn weight(event: &Event) -> usize {
+    match event {
+        Event::Entry {
+            entry: Entry::Delta { record, .. },
+            ..
+        } => record.weight(),
+        _ => 0,
+    }
+}
+
 fn known(event: Event) -> Option<log::Event> {
     match event {
         Event::Entry { position, entry } => Some(log::Event::Entry { position, entry }),

@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Event, Next, NotTaken, OrderedLog, Record, record::Entry};
-
-/// What one batch may hold: enough to share an fsync well, little enough to be applied in
-/// milliseconds.
-const MAX_BATCH_RECORDS: usize = 1_024;
-const MAX_BATCH_BYTES: usize = 4 << 20;
+use super::{
+    Event, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Next, NotTaken, OrderedLog, Record, record::Entry,
+};
 
 /// How much may wait to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl EmbeddedLog {
 
 impl OrderedLog for EmbeddedLog {
     fn publish(&self, records: Vec<Record>) -> Result<(), NotTaken> {
-        let bytes: usize = records.iter().map(weight).sum();
+        let bytes: usize = records.iter().map(Record::weight).sum();
         let mut state = self.lock();
         if state.closed {
             return Err(NotTaken::Closed);
@@ -107,7 +104,7 @@ impl State {
         let mut bytes = 0;
         let mut count = 0;
         for (_, record) in self.queue.iter().take(MAX_BATCH_RECORDS) {
-            let weight = weight(record);
+            let weight = record.weight();
             if count > 0 && bytes + weight > MAX_BATCH_BYTES {
                 break;
             }
@@ -128,10 +125,6 @@ fn delta(position: u64, record: Record) -> Event {
         tenure: None,
     };
     Event::Entry { position, entry }
-}
-
-fn weight(record: &Record) -> usize {
-    record.body.len() + record.info.len() + record.id.len() + record.room.as_str().len()
 }
 
 #[cfg(test)]

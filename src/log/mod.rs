@@ -43,6 +43,19 @@ pub struct Record {
     pub sequence: u64,
 }
 
+impl Record {
+    /// Bytes of what is its own: body, info, id and room name.
+    pub fn weight(&self) -> usize {
+        self.body.len() + self.info.len() + self.id.len() + self.room.as_str().len()
+    }
+}
+
+/// What one batch may hold: enough to share an fsync well, little enough to be applied in milliseconds.
+pub const MAX_BATCH_RECORDS: usize = 1_024;
+
+/// Weight of one batch's records; one that alone is heavier is a batch all the same.
+pub const MAX_BATCH_BYTES: usize = 1 << 20;
+
 /// What a reader finds in the log, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

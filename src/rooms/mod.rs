@@ -20,7 +20,6 @@ pub mod producers;
 mod renewal;
 pub mod retention;
 pub mod sequence;
-mod stall;
 pub mod store;
 pub mod store_memory;
 pub mod store_sled;

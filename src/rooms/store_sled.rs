@@ -6,17 +6,14 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{
-    stall::{self, Watch, Writes},
-    store::{Order, Store, StoreError, Visit, Write},
-};
+use super::store::{Order, Store, StoreError, Visit, Write};
 
 /// One sled tree in a directory of its own.
 pub struct SledStore {
@@ -24,15 +21,11 @@ pub struct SledStore {
     cache_bytes: u64,
     /// `None` while it could not be reopened. Readers hold the lock while they scan, so that
     /// reopening, which needs every handle gone, waits for them.
-    database: Arc<Guarded>,
+    database: RwLock<Option<Database>>,
     /// A failed commit may have left a part of itself in sled's memory, which nobody may read.
     failed: AtomicBool,
-}
-
-/// What the thread that watches over sled's writes sees of the store.
-struct Guarded {
-    open: RwLock<Option<Database>>,
-    writes: Writes,
+    /// Bytes that were committed since the last flush. Commits hold it, one at a time, as sled has it anyway.
+    unflushed: Mutex<usize>,
 }
 
 /// sled, and what it leaves to us: on Linux its flush writes the pages out but neither the file's
@@ -57,6 +50,13 @@ struct Synced {
     next: u64,
 }
 
+/// Bytes of commits behind which the next one waits for a flush.
+///
+/// sled 0.34 can lock itself up: a write that needs a segment where its file was just made shorter waits for that, with
+/// a lock held, and the shortening is a job in the queue of sled's seven threads; if seven segments wait to be written
+/// meanwhile, all seven threads wait for that lock. So it never gets near seven segments, of 512 KiB each.
+const MAX_UNFLUSHED_BYTES: usize = 512 * 1024;
+
 /// sled's own threads may hold the lock for a moment after its last handle is gone, and so may a
 /// process that is just being replaced.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -69,29 +69,23 @@ impl SledStore {
     /// Opens or makes the database in the directory `path`. `cache_bytes` bounds sled's page cache;
     /// the process takes about twice as much.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let database = Arc::new(Guarded {
-            open: RwLock::new(Some(Database::open(path, cache_bytes)?)),
-            writes: Writes::default(),
-        });
-        let watched = Arc::downgrade(&database);
-        thread::Builder::new()
-            .name("store watch".into())
-            .spawn(move || watch(&watched))
-            .map_err(|source| StoreError::Io {
-                what: "start a thread",
-                source,
-            })?;
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
-            database,
+            database: RwLock::new(Some(Database::open(path, cache_bytes)?)),
             failed: AtomicBool::new(false),
+            unflushed: Mutex::new(0),
         })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        let open = &self.database.open;
-        open.read().unwrap_or_else(PoisonError::into_inner)
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unflushed(&self) -> MutexGuard<'_, usize> {
+        self.unflushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` on the database and makes sure that what it saw or wrote counts.
@@ -116,29 +110,11 @@ impl SledStore {
         what: &'static str,
         work: impl FnOnce(&Database) -> sled::Result<()>,
     ) -> Result<(), StoreError> {
-        let result = self.database.writes.run(|| self.with(what, work));
+        let result = self.with(what, work);
         if result.is_err() {
             self.failed.store(true, Ordering::Release);
         }
         result
-    }
-}
-
-/// Until the store is gone.
-fn watch(database: &Weak<Guarded>) {
-    let mut watch = Watch::default();
-    loop {
-        thread::sleep(stall::LOOK);
-        let Some(database) = database.upgrade() else {
-            return;
-        };
-        // While it is being opened again nothing is written.
-        if watch.is_stalled(&database.writes)
-            && let Ok(open) = database.open.try_read()
-            && let Some(database) = &*open
-        {
-            stall::add_thread(&database.tree);
-        }
     }
 }
 
@@ -175,24 +151,40 @@ impl Store for SledStore {
     }
 
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut unflushed = self.unflushed();
+        if *unflushed > MAX_UNFLUSHED_BYTES {
+            self.change("flush", Database::flush)?;
+            *unflushed = 0;
+        }
+        let (mut batch, mut bytes) = (sled::Batch::default(), 0);
         for write in writes {
             match write {
-                Write::Put { key, value } => batch.insert(key, value),
-                Write::Delete { key } => batch.remove(key),
+                Write::Put { key, value } => {
+                    bytes += key.len() + value.len();
+                    batch.insert(key, value);
+                }
+                Write::Delete { key } => {
+                    bytes += key.len();
+                    batch.remove(key);
+                }
             }
         }
+        *unflushed += bytes;
         self.change("write", |database| database.tree.apply_batch(batch))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.change("flush", Database::flush)
+        let flushed = *self.unflushed();
+        self.change("flush", Database::flush)?;
+        // What was committed meanwhile may not be part of it.
+        let mut unflushed = self.unflushed();
+        *unflushed = unflushed.saturating_sub(flushed);
+        Ok(())
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
         let mut database = self
             .database
-            .open
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // sled holds the file's lock as long as one handle lives.

@@ -60,6 +60,10 @@ async function shows_what_is_published_and_what_an_outage_missed(transport) {
 
 const SCENARIOS = {
   over_a_websocket: () => shows_what_is_published_and_what_an_outage_missed("websocket"),
+  over_an_http_stream: () => shows_what_is_published_and_what_an_outage_missed("http_stream"),
+  over_the_sdks_events: () => shows_what_is_published_and_what_an_outage_missed("sse"),
+  over_an_event_source: () => shows_what_is_published_and_what_an_outage_missed("eventsource"),
+  over_polls: () => shows_what_is_published_and_what_an_outage_missed("poll"),
 
   async tells_what_is_wrong_with_a_delta() {
     const page = await open("mistakes");

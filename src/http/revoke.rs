@@ -20,14 +20,14 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnect {
-    #[schema(value_type = String, example = "ann")]
+    #[schema(value_type = String, min_length = 1, example = "ann")]
     user: Arc<str>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    #[schema(value_type = String, example = "ann")]
+    #[schema(value_type = String, min_length = 1, example = "ann")]
     user: Arc<str>,
     #[schema(value_type = RoomForm, example = "lobby")]
     room: String,

@@ -42,7 +42,7 @@ use crate::{
         origin,
         reading::Reading,
         routes::{self, State},
-        websocket,
+        websocket::{self, Sockets},
     },
     log::{
         pipeline::{End, Parts, Pipeline, PipelineHandle, Rules},
@@ -298,9 +298,12 @@ fn serve(
             };
             let reading = Reading {
                 events: hub(Format::Events),
-                frames: hub(Format::Frames),
+                frames: hub(Format::JSON),
             };
-            let sockets = reading.frames.clone();
+            let sockets = Sockets {
+                json: reading.frames.clone(),
+                protobuf: hub(Format::PROTOBUF),
+            };
             let app = App::new()
                 .app_data(Data::from(state.clone()))
                 .app_data(reading)

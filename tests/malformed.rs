@@ -209,7 +209,7 @@ fn unknown_paths_and_methods_are_problems_too() {
         ("PATCH", LOBBY, "GET, POST, DELETE"),
         ("PUT", LOBBY, "GET, POST, DELETE"),
         ("GET", "/v1/rooms/lobby/deltas/1", "DELETE"),
-        ("GET", "/v1/deltas", "POST"),
+        ("PUT", "/v1/deltas", "GET, POST"),
         ("POST", "/healthz", "GET"),
         ("POST", "/readyz", "GET"),
         ("DELETE", "/metrics", "GET"),

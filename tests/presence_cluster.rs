@@ -2,38 +2,45 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use common::{Broker, Client, Server, eventually, server::deltas_of};
 use futures_util::StreamExt;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use lapin::{
-    Connection, ConnectionProperties, Consumer, ExchangeKind,
-    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    Connection, ConnectionProperties, Consumer,
+    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::timeout};
+use uuid::Uuid;
 
 /// Signs the tokens of users.
 const SECRET: &str = "a secret of these tests, and no other";
 
 /// Servers that are quick to miss each other.
-fn config(broker: &Broker, prefix: &str, grace: &str) -> String {
+fn config(url: &str, prefix: &str, grace: &str) -> String {
     format!(
         "[limits]\nping_interval = \"1h\"\n\
          [access]\ntoken_secrets = [\"{SECRET}\"]\n\
          [presence]\nbeat = \"500ms\"\nleave_grace = \"{grace}\"\nuser_events = true\n\
-         [amqp]\nurl = [\"{}\"]\nprefix = \"{prefix}\"\npartitions = 1\nheartbeat = \"500ms\"\n\
+         [amqp]\nurl = [\"{url}\"]\nprefix = \"{prefix}\"\npartitions = 1\nheartbeat = \"500ms\"\n\
          [namespaces.people]\npresence = true\njoin_leave = true\nevents = true\n\
          [namespaces.typing]\nclient_publish = \"ephemeral\"\n\
-         [namespaces.ticker]\nstore = false\n",
-        broker.url(1)
+         [namespaces.ticker]\nstore = false\n"
     )
 }
 
 fn instances<const N: usize>(broker: &Broker, prefix: &str, grace: &str) -> [Server; N] {
-    let config = config(broker, prefix, grace);
+    instances_at(broker.url(1), prefix, grace)
+}
+
+fn instances_at<const N: usize>(url: &str, prefix: &str, grace: &str) -> [Server; N] {
+    let config = config(url, prefix, grace);
     let servers = std::array::from_fn(|_| Server::start(&config));
     for server in &servers {
         eventually("the servers to know each other", || {
@@ -193,9 +200,22 @@ struct Backend {
     consumer: Consumer,
     /// The last event of each room and user.
     last: BTreeMap<String, String>,
+    ids: BTreeSet<Uuid>,
+}
+
+/// Makes everything beforehand, so that a backend can bind its queue before the first server comes.
+fn set_up(broker: &Broker, prefix: &str) {
+    let made = Command::new(env!("CARGO_BIN_EXE_roomwire"))
+        .args(["amqp", "setup", "--partitions", "1"])
+        .args(["--amqp-url", broker.url(1), "--amqp-prefix", prefix])
+        .output()
+        .expect("the binary starts");
+    let told = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{told}");
 }
 
 impl Backend {
+    /// After [`set_up`].
     fn listen(url: &str, prefix: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -206,19 +226,6 @@ impl Backend {
         let listening = async {
             let connection = Connection::connect(url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
-            let durable = ExchangeDeclareOptions {
-                durable: true,
-                ..ExchangeDeclareOptions::default()
-            };
-            let kind = ExchangeKind::Topic;
-            channel
-                .exchange_declare(
-                    exchange.as_str().into(),
-                    kind,
-                    durable,
-                    FieldTable::default(),
-                )
-                .await?;
             let queue = format!("{prefix}-backend");
             let durable = QueueDeclareOptions {
                 durable: true,
@@ -256,6 +263,7 @@ impl Backend {
             _connection: connection,
             consumer,
             last: BTreeMap::new(),
+            ids: BTreeSet::new(),
         }
     }
 
@@ -269,20 +277,33 @@ impl Backend {
             let body: Value = serde_json::from_slice(&delivery.data).expect("JSON");
             let key = delivery.routing_key.to_string();
             assert_eq!(body["event"], key.as_str());
-            let name = body.get("room").or(body.get("user")).expect("a subject");
-            let name = name.as_str().expect("a name").to_owned();
-            let headers = delivery.properties.headers().clone().expect("headers");
-            let header = if key.starts_with("room") {
+            let of = if key.starts_with("room.") {
                 "room"
             } else {
                 "user"
             };
-            let header = headers.inner().get(header).expect("the subject");
-            assert_eq!(
-                header.as_long_string().map(|of| of.to_string()),
-                Some(name.clone())
+            let name = body[of].as_str().expect("a name").to_owned();
+            let time = body["time"].as_u64().expect("ms since 1970");
+            assert!(time > 1_700_000_000_000);
+            assert_eq!(body, json!({"event": key, of: name, "time": time}));
+            let properties = &delivery.properties;
+            let headers = properties.headers().clone().expect("headers");
+            let header = |name: &str| headers.inner().get(name)?.as_long_string();
+            assert_eq!(header("event").map(|of| of.to_string()), Some(key.clone()));
+            assert_eq!(header(of).map(|of| of.to_string()), Some(name.clone()));
+            assert_eq!(headers.inner().len(), 2);
+            let id = properties.message_id().as_ref().expect("an id");
+            assert!(
+                self.ids
+                    .insert(Uuid::parse_str(id.as_str()).expect("a UUID"))
             );
-            assert!(delivery.properties.message_id().is_some());
+            assert_eq!(
+                properties.delivery_mode(),
+                &Some(2),
+                "it survives a restart"
+            );
+            let form = properties.content_type().as_ref().map(|of| of.as_str());
+            assert_eq!(form, Some("application/json"));
             self.last.insert(name, key);
         }
     }
@@ -298,6 +319,7 @@ impl Backend {
 #[test]
 fn the_backend_hears_of_rooms_and_users_once_they_come_and_after_they_have_gone() {
     let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    set_up(broker, &prefix);
     let mut backend = Backend::listen(broker.url(1), &prefix);
     let [a, b] = instances(broker, &prefix, "500ms");
     let mut ann = user(&a, "ann");
@@ -331,6 +353,7 @@ fn the_backend_hears_of_rooms_and_users_once_they_come_and_after_they_have_gone(
 #[test]
 fn events_are_sent_though_servers_are_killed_whose_turn_it_is() {
     let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    set_up(broker, &prefix);
     let mut backend = Backend::listen(broker.url(1), &prefix);
     let [a, mut b, mut c] = instances(broker, &prefix, "1s");
     let rooms: Vec<String> = (0..16).map(|n| format!("people:{n}")).collect();
@@ -406,5 +429,37 @@ fn what_is_not_stored_reaches_the_clients_of_other_servers_once_and_leaves_one_o
     let second = json!({"data": 2, "tags": {"id": "k"}});
     for client in [&mut here, &mut there, &mut author] {
         assert_eq!(client.publication().1, second);
+    }
+}
+
+#[test]
+fn servers_and_a_backend_do_with_the_rights_that_the_manual_gives_them() {
+    let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    set_up(broker, &prefix);
+    let (_, address) = broker.url(1).rsplit_once('@').expect("it names a user");
+    let with = |role: &str, [configure, write, read]: [&str; 3]| {
+        let user = format!("{role}-{prefix}");
+        broker.ctl(&["add_user", &user, "s3cret"]);
+        broker.ctl(&["set_permissions", &user, configure, write, read]);
+        format!("amqp://{user}:s3cret@{address}")
+    };
+    let (own, all) = (format!(r"^{prefix}\.bus\."), format!(r"^{prefix}\."));
+    let sends = format!(r"^{prefix}\.(log|events|bus(\..+)?)$");
+    let (queue, hears) = (
+        format!("^{prefix}-backend$"),
+        format!(r"^({prefix}-backend|{prefix}\.events)$"),
+    );
+    let backend = with("backend", [&queue, &queue, &hears]);
+    let mut backend = Backend::listen(&backend, &prefix);
+    let [a, b] = instances_at(&with("server", [&own, &sends, &all]), &prefix, "500ms");
+    let (mut ann, mut bert) = (user(&a, "ann"), user(&b, "bert"));
+    for client in [&mut ann, &mut bert] {
+        join(client, "people:1");
+    }
+    await_stats(&mut ann, "people:1", (2, 2));
+    backend.await_last("people:1", "room.occupied");
+    backend.await_last("ann", "user.online");
+    for role in ["server", "backend"] {
+        broker.ctl(&["delete_user", &format!("{role}-{prefix}")]);
     }
 }

@@ -17,15 +17,19 @@ die() {
 
 seconds_since() { awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $1 }"; }
 
-# Starts a process that survives this script.
+# Starts a process that survives this script. It notes its own id before it becomes what it is to be:
+# were this script to do that, and be killed before, nobody would know of the process.
 spawn() {
     local name=$1
     shift
     mkdir -p "$dir/$name"
     (
         cd "$dir/$name" || exit
-        setsid "$@" </dev/null >>output 2>&1 9>&- &
-        echo "$! $(beginning_of $!)" >pid
+        rm -f pid
+        # shellcheck disable=SC2016
+        setsid bash -c '. "$1"; echo "$$ $(beginning_of $$)" >pid.new; mv pid.new pid; exec "${@:2}"' \
+            spawn "$root/dev/lib/process.sh" "$@" </dev/null >>output 2>&1 9>&- &
+        until [ -f pid ] || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
     )
 }
 

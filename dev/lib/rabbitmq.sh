@@ -95,13 +95,15 @@ claim_ports() {
     for ((port = base_port; port < base_port + 40; port++)); do
         port_is_free $port || return 1
     done
-    spawn epmd $epmd -address 127.0.0.1 -port "$base_port"
+    spawn_epmd
     while pid=$(pid_of epmd); do
         ! listens "$pid" "$base_port" || return 0
         sleep 0.01
     done
     return 1
 }
+
+spawn_epmd() { spawn epmd $epmd -address 127.0.0.1 -port "$base_port"; }
 
 # Starts a node that is not running.
 launch_node() {

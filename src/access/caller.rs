@@ -11,7 +11,7 @@ use crate::{
 /// What a request shows of its sender; of several, the first counts.
 #[derive(Clone, Copy, Default)]
 pub struct Shown<'a> {
-    /// `X-API-Key`: an API key.
+    /// `X-API-Key`, or `Authorization: apikey`: an API key.
     pub api_key: Option<&'a str>,
     /// `Authorization: Bearer`: an API key, or a client's token.
     pub bearer: Option<&'a str>,

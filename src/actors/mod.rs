@@ -15,6 +15,7 @@ use crate::{
     rooms::history::History,
 };
 
+pub mod asking;
 pub mod dispatch;
 pub mod follower;
 pub mod hub;

@@ -17,10 +17,11 @@ use std::{
 use actix::{fut::ActorFuture, prelude::*};
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota};
-use tracing::{Span, debug, error, info_span};
+use tracing::{Span, debug, info_span};
 
 use super::{
-    Reach, Services, Topic,
+    Services, Topic,
+    asking::Asked,
     hub::{LocalHub, SessionWire},
     life::Admission,
     registry::Ticket,
@@ -28,29 +29,19 @@ use super::{
     subscribing::{self, Failed, starts},
 };
 use crate::{
-    delta::{Delta, RoomName},
+    delta::RoomName,
     log::publisher::{NewDelta, PublishError, wall_clock_ms},
     metrics::{Closing, Intake, Transport},
     presence::form,
     protocol::{
         client_id,
         codes::{Disconnect, ErrorCode},
-        format::Format,
+        format::Codec,
         frame::FrameBuilder,
-        reply::{self, ClientInfo, Emulated, Outcome, Publication},
-        session::{self as protocol, Effect, Policy, Recover, SessionSettings},
+        reply::{self, ClientInfo, Emulated, Outcome},
+        session::{self as protocol, Effect, Policy, SessionSettings},
     },
-    rooms::{
-        history::{History, PageLimit},
-        sequence::{Join, SubId},
-        store::{Order, StoreError},
-    },
-};
-
-/// Most that one `history` command is answered with, well within the frame that every SDK takes.
-const HISTORY: PageLimit = PageLimit {
-    deltas: 1000,
-    bytes: 512 * 1024,
+    rooms::sequence::{Join, SubId},
 };
 
 /// How long a client that may not connect has to close. SDKs do so at once.
@@ -134,6 +125,11 @@ impl Session {
         &self.hub
     }
 
+    /// What the client speaks.
+    fn codec(&self) -> Codec {
+        self.hub.id.format.codec()
+    }
+
     /// The client has no socket, and is told how to name its session.
     pub fn emulate(&mut self, emulated: Emulated) {
         self.core.emulate(emulated);
@@ -150,7 +146,7 @@ impl Session {
     /// Handles one frame of the client.
     pub fn receive(&mut self, frame: &[u8], ctx: &mut Context<Self>) {
         let _in_span = self.span().entered();
-        let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
+        let (mut replies, mut effects) = (FrameBuilder::new(self.codec()), Vec::new());
         let policy = Policy {
             namespaces: &self.services.namespaces,
             access: &self.services.access,
@@ -297,7 +293,6 @@ impl Session {
                 let join = Join {
                     sub: self.sub(number),
                     hub: self.hub.id,
-                    format: Format::Frames,
                     command,
                     start,
                     lasting,
@@ -335,7 +330,15 @@ impl Session {
                 limit,
                 since,
                 reverse,
-            } => self.read_history(command, room, limit, since, reverse, ctx),
+            } => {
+                let asked = Asked {
+                    room,
+                    limit,
+                    since,
+                    reverse,
+                };
+                self.read_history(command, asked, ctx);
+            }
             Effect::PublishEphemeral {
                 command,
                 room,
@@ -419,7 +422,8 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            let frame = self.services.presence.answer(room, command, stats);
+            let presence = &self.services.presence;
+            let frame = presence.answer(room, self.codec(), command, stats);
             self.wire.push(&frame);
             return;
         }
@@ -439,71 +443,13 @@ impl Session {
         }
     }
 
-    fn read_history(
-        &mut self,
-        command: u32,
-        room: RoomName,
-        limit: i64,
-        since: Option<Recover>,
-        reverse: bool,
-        ctx: &mut Context<Self>,
-    ) {
-        let history = self.services.history.clone();
-        let epoch = history.epoch(&room);
-        let stale_epoch = since
-            .as_ref()
-            .is_some_and(|since| !since.epoch.is_empty() && *since.epoch != *epoch);
-        if stale_epoch {
-            return self.fail(command, ErrorCode::UNRECOVERABLE_POSITION);
-        }
-        let limit = PageLimit {
-            deltas: usize::try_from(limit).map_or(HISTORY.deltas, |n| n.min(HISTORY.deltas)),
-            ..HISTORY
-        };
-        let order = if reverse {
-            Order::Descending
-        } else {
-            Order::Ascending
-        };
-        // Those before a position are there whether it is or not.
-        let awaited = since.as_ref().map(|since| since.offset);
-        let awaited = awaited.filter(|offset| !reverse && *offset > history.durable(&room));
+    fn read_history(&mut self, command: u32, asked: Asked, ctx: &mut Context<Self>) {
         let services = self.services.clone();
-        let read = async move {
-            if let Some(offset) = awaited {
-                match services.reach(&room, offset).await {
-                    Reach::Reached => {}
-                    Reach::Beyond => return Err(ErrorCode::UNRECOVERABLE_POSITION),
-                    Reach::Behind => return Err(ErrorCode::INTERNAL),
-                }
-            }
-            let since = since.map(|since| since.offset);
-            let read = move || read_until_newest(&history, &room, since, limit, order);
-            match actix_rt::task::spawn_blocking(read).await {
-                Ok(Ok(read)) => Ok(read),
-                Ok(Err(error)) => {
-                    error!(%error, "history can't be read");
-                    Err(ErrorCode::INTERNAL)
-                }
-                Err(error) => {
-                    error!(%error, "reading history failed");
-                    Err(ErrorCode::INTERNAL)
-                }
-            }
-        };
+        let read = async move { services.read_history(asked).await };
         ctx.spawn(read.into_actor(self).map(move |read, session, _| {
             let _in_span = session.span().entered();
             match read {
-                Ok((offset, deltas)) => {
-                    let publications = deltas.iter().map(Publication::from).collect();
-                    let epoch = &*epoch;
-                    let outcome = Outcome::History {
-                        publications,
-                        epoch,
-                        offset,
-                    };
-                    session.reply(command, &outcome);
-                }
+                Ok(found) => session.reply(command, &found.outcome()),
                 Err(code) => session.fail(command, code),
             }
         }));
@@ -572,7 +518,8 @@ impl Session {
     }
 
     fn reply(&self, command: u32, outcome: &Outcome<'_>) {
-        self.wire.push(&reply::reply_frame(command, outcome));
+        let frame = reply::reply_frame(self.codec(), command, outcome);
+        self.wire.push(&frame);
     }
 
     fn fail(&self, command: u32, error: ErrorCode) {
@@ -606,26 +553,6 @@ impl ActorFuture<Session> for Hearing {
         session.receive(&self.0, ctx);
         Poll::Ready(())
     }
-}
-
-/// Where a room's history ends, and what of it was asked for: nothing that came meanwhile.
-fn read_until_newest(
-    history: &History,
-    room: &RoomName,
-    since: Option<u64>,
-    limit: PageLimit,
-    order: Order,
-) -> Result<(u64, Vec<Delta>), StoreError> {
-    let newest = history.head(room)?.newest;
-    let page = match (limit.deltas, order) {
-        (0, _) => return Ok((newest, vec![])),
-        (_, Order::Ascending) => history.page(room, since.unwrap_or(0), newest, limit)?,
-        (_, Order::Descending) => {
-            let before = since.map_or(newest + 1, |since| since.min(newest + 1));
-            history.list(room, Some(before), limit, order)?
-        }
-    };
-    Ok((newest, page.deltas))
 }
 
 impl Actor for Session {

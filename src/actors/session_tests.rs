@@ -246,30 +246,3 @@ async fn an_unsubscribe_is_answered_by_a_life_of_the_room_that_does_not_know_the
         .await;
     assert!(client.wire.next().await[0][0]["unsubscribe"].is_object());
 }
-
-#[test]
-fn the_largest_reply_fits_into_the_smallest_outbox() {
-    let each = HISTORY.bytes / HISTORY.deltas;
-    let delta = |offset: usize| Delta {
-        room: RoomName::new("room").unwrap(),
-        offset: crate::delta::MAX_OFFSET - offset as u64,
-        time: u64::MAX,
-        id: "".into(),
-        keyed: false,
-        data: format!("\"{}\"", "x".repeat(each)).into(),
-        info: "".into(),
-        exclude: None,
-    };
-    let deltas: Vec<_> = (0..HISTORY.deltas).map(delta).collect();
-    let outcome = Outcome::History {
-        publications: deltas.iter().map(Publication::from).collect(),
-        epoch: "4009e9d5f63545d0bab6774de917bfc9",
-        offset: u64::MAX,
-    };
-    let frame = reply::reply_frame(u32::MAX, &outcome);
-    assert!(
-        (frame.len() as u64) < crate::config::MIN_OUTBOX_BYTES,
-        "{}",
-        frame.len()
-    );
-}

@@ -16,10 +16,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, Consumer, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, Consumer,
     options::{
-        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+        QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -29,7 +29,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::connection::Link;
+use super::{
+    connection::Link,
+    topology::{Topology, TopologyError},
+};
 
 /// Messages that may wait to be sent.
 const MAX_WAITING: usize = 1_024;
@@ -69,6 +72,8 @@ pub trait Listener: Send + Sync {
 enum Fault {
     #[error(transparent)]
     Broker(#[from] lapin::Error),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     #[error("the broker did not open the bus within {OPEN_PATIENCE:?}")]
     NoAnswer,
     #[error("the broker ended the consumer")]
@@ -97,13 +102,13 @@ impl Bus {
     /// A bus, and the task that it lives from.
     pub(super) fn open(
         link: Link,
-        prefix: &str,
+        topology: Arc<Topology>,
         listener: Arc<dyn Listener>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, waiting) = mpsc::channel(MAX_WAITING);
         let state = Arc::<State>::default();
         let task = Task {
-            prefix: prefix.to_owned(),
+            topology,
             listener,
             waiting,
             state: state.clone(),
@@ -137,7 +142,7 @@ impl Bus {
 }
 
 struct Task {
-    prefix: String,
+    topology: Arc<Topology>,
     listener: Arc<dyn Listener>,
     waiting: mpsc::Receiver<(&'static str, Bytes)>,
     state: Arc<State>,
@@ -163,7 +168,7 @@ impl Task {
         let opened = timeout(OPEN_PATIENCE, self.open(connection)).await;
         let session = match opened {
             Ok(Ok(session)) => session,
-            Ok(Err(error)) => return error.into(),
+            Ok(Err(fault)) => return fault,
             Err(_) => return Fault::NoAnswer,
         };
         // What waits is from before, and nobody relies on it any more.
@@ -174,18 +179,11 @@ impl Task {
         self.carry(connection, session).await
     }
 
-    async fn open(&self, connection: &Connection) -> Result<Session, lapin::Error> {
-        let exchange = self.exchange();
+    async fn open(&self, connection: &Connection) -> Result<Session, Fault> {
+        self.topology.declare_bus(connection).await?;
+        let exchange = self.topology.bus();
         let channel = connection.create_channel().await?;
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
         let none = FieldTable::default;
-        let kind = ExchangeKind::Fanout;
-        channel
-            .exchange_declare(exchange.as_str().into(), kind, durable, none())
-            .await?;
         // Named by us, so that the rights to what begins with the prefix are enough. Another one for each connection: the
         // broker may hold on to that of a connection which it does not know to be gone.
         let queue = format!("{exchange}.{}", Uuid::new_v4().simple());
@@ -227,7 +225,7 @@ impl Task {
     }
 
     async fn carry(&mut self, connection: &Connection, mut session: Session) -> Fault {
-        let exchange = self.exchange();
+        let exchange = self.topology.bus();
         let mut confirms = FuturesUnordered::new();
         let mut look = interval(WATCH);
         let (mut heard, mut beat) = (Instant::now(), Instant::now());
@@ -281,10 +279,6 @@ impl Task {
                 }
             }
         }
-    }
-
-    fn exchange(&self) -> String {
-        format!("{}.bus", self.prefix)
     }
 
     fn set_connected(&self, connected: bool) {

@@ -119,7 +119,8 @@ impl Cluster {
     /// The way to the other instances.
     pub fn bus(&self, listener: Arc<dyn Listener>) -> Bus {
         let prefix = &self.settings.prefix;
-        let (bus, task) = Bus::open(self.link(format!("{prefix} bus")), prefix, listener);
+        let link = self.link(format!("{prefix} bus"));
+        let (bus, task) = Bus::open(link, self.topology.clone(), listener);
         self.runtime.spawn(task);
         bus
     }
@@ -127,7 +128,8 @@ impl Cluster {
     /// The way to the backend.
     pub fn notifier(&self) -> Notifier {
         let prefix = &self.settings.prefix;
-        let (notifier, task) = Notifier::open(self.link(format!("{prefix} events")), prefix);
+        let link = self.link(format!("{prefix} events"));
+        let (notifier, task) = Notifier::open(link, self.topology.clone());
         self.runtime.spawn(task);
         notifier
     }

@@ -2,17 +2,20 @@
 //!
 //! Nothing is kept here: a message that the broker has not confirmed is given back, and comes again when it is due.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ExchangeKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use super::connection::Link;
+use super::{
+    connection::Link,
+    topology::{Topology, TopologyError},
+};
 
 /// Messages that may wait, and as many that may be on their way.
 const MAX_WAITING: usize = 256;
@@ -36,6 +39,8 @@ pub struct Notice {
 enum Fault {
     #[error(transparent)]
     Broker(#[from] lapin::Error),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     #[error("the broker did not answer within {PATIENCE:?}")]
     NoAnswer,
     #[error("the broker refused an event")]
@@ -50,11 +55,10 @@ impl Notifier {
     /// A notifier, and the task that it lives from.
     pub(super) fn open(
         link: Link,
-        prefix: &str,
+        topology: Arc<Topology>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, notices) = mpsc::channel(MAX_WAITING);
-        let exchange = format!("{prefix}.events");
-        (Self(sender), run(link, exchange, notices))
+        (Self(sender), run(link, topology, notices))
     }
 
     /// Sends a message, or says at once that too many are waiting.
@@ -69,10 +73,11 @@ impl Notifier {
     }
 }
 
-async fn run(mut link: Link, exchange: String, mut notices: mpsc::Receiver<Notice>) {
+async fn run(mut link: Link, topology: Arc<Topology>, mut notices: mpsc::Receiver<Notice>) {
+    let exchange = topology.events();
     loop {
         let connection = link.connect().await;
-        let fault = session(&connection, &mut link, &exchange, &mut notices).await;
+        let fault = session(&connection, &mut link, &topology, &mut notices).await;
         tracing::warn!(exchange, %fault, "events are sent on a new connection");
         link.move_on();
     }
@@ -81,12 +86,13 @@ async fn run(mut link: Link, exchange: String, mut notices: mpsc::Receiver<Notic
 async fn session(
     connection: &Connection,
     link: &mut Link,
-    exchange: &str,
+    topology: &Topology,
     notices: &mut mpsc::Receiver<Notice>,
 ) -> Fault {
-    let channel = match timeout(PATIENCE, open(connection, exchange)).await {
+    let exchange = topology.events();
+    let channel = match timeout(PATIENCE, open(connection, topology)).await {
         Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return error.into(),
+        Ok(Err(fault)) => return fault,
         Err(_) => return Fault::NoAnswer,
     };
     link.settle();
@@ -99,7 +105,7 @@ async fn session(
                 let properties = properties(headers, id);
                 let options = BasicPublishOptions::default();
                 let publish = channel.basic_publish(
-                    exchange.into(),
+                    exchange.as_str().into(),
                     routing_key.into(),
                     options,
                     &body,
@@ -136,16 +142,9 @@ async fn session(
     fault
 }
 
-async fn open(connection: &Connection, exchange: &str) -> Result<Channel, lapin::Error> {
+async fn open(connection: &Connection, topology: &Topology) -> Result<Channel, Fault> {
+    topology.declare_events(connection).await?;
     let channel = connection.create_channel().await?;
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let kind = ExchangeKind::Topic;
-    channel
-        .exchange_declare(exchange.into(), kind, durable, FieldTable::default())
-        .await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;

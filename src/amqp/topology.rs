@@ -1,9 +1,10 @@
-//! What there is in the broker: one exchange, the stream of generations, and a stream for each
-//! generation of each partition. Declared by whoever comes first, in any race.
+//! What there is in the broker: the exchange and the streams of the log, and the exchanges and queues
+//! beside it. Declared by whoever comes first, in any race.
 //!
 //! Whatever exists is taken as it is, so an instance needs no permission to configure anything if
 //! somebody has set up the topology before, until a stream has to be replaced.
 
+mod exchanges;
 mod ingress;
 mod objects;
 mod records;
@@ -174,6 +175,8 @@ impl Topology {
         self.connected(async |connection| {
             self.declare_common(connection).await?;
             self.declare_ingress(connection).await?;
+            self.declare_bus(connection).await?;
+            self.declare_events(connection).await?;
             let generations = self.read(connection).await?;
             self.check_partitions(&generations)?;
             let missing: Vec<u16> = (0..self.partitions)

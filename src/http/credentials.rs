@@ -17,9 +17,10 @@ const API_KEY: &str = "X-API-Key";
 /// What a request's headers show. `cookie` names the one that may hold a client's token.
 pub fn shown<'a>(headers: &'a HeaderMap, cookie: Option<&str>) -> Shown<'a> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let authorization = |scheme| credentials_of(scheme, text(header::AUTHORIZATION.as_str())?);
     Shown {
-        api_key: text(API_KEY),
-        bearer: text(header::AUTHORIZATION.as_str()).and_then(bearer),
+        api_key: text(API_KEY).or_else(|| authorization("apikey")),
+        bearer: authorization("bearer"),
         cookie: cookie.and_then(|name| cookie_of(headers, name)),
     }
 }
@@ -30,10 +31,10 @@ pub fn token(headers: &HeaderMap, cookie: Option<&str>) -> Option<Box<str>> {
     shown.bearer.or(shown.cookie).map(Box::from)
 }
 
-fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, credentials) = authorization.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
+fn credentials_of<'a>(scheme: &str, authorization: &'a str) -> Option<&'a str> {
+    let (named, credentials) = authorization.split_once(' ')?;
+    named
+        .eq_ignore_ascii_case(scheme)
         .then(|| credentials.trim())
 }
 
@@ -117,6 +118,9 @@ mod tests {
         assert_eq!(shown_with(None).cookie, None);
         assert_eq!(shown_with(Some("roomwire")).cookie, Some("d.e.f"));
         assert_eq!(shown_with(Some("oomwire")).cookie, None);
+        let of_centrifugo = headers(&[("Authorization", "apikey k")]);
+        assert_eq!(shown(&of_centrifugo, None).api_key, Some("k"));
+        assert_eq!(shown(&of_centrifugo, None).bearer, None);
         for authorization in ["Basic a.b.c", "Bearer", "a.b.c"] {
             let headers = headers(&[("Authorization", authorization)]);
             assert_eq!(shown(&headers, None).bearer, None, "{authorization}");

@@ -130,24 +130,34 @@ async fn erase(
     if !asked.is_empty() && *asked != *epoch {
         return Err(Problem::other_epoch(&epoch));
     }
+    Ok(match take_back(state, &room, erasure).await? {
+        Some(erased) => HttpResponse::Ok().json(Receipt {
+            room: &erased.room,
+            offset: erased.offset,
+            epoch: &erased.epoch,
+            time: erased.time,
+        }),
+        None => HttpResponse::Accepted().json(InTheLog { room: &room }),
+    })
+}
+
+/// Erases, and says where that stands in the log; `None` if it is safe in a shared one, at a place that is not known yet.
+pub async fn take_back(
+    state: &State,
+    room: &RoomName,
+    erasure: Erasure,
+) -> Result<Option<Published>, Problem> {
     let span = info_span!("erase", room.name = %room);
     let erased = state.services.publisher.erase(room.clone(), erasure);
     match (erased.instrument(span.clone()).await, erasure) {
         (Ok(Published { found: false, .. }), Erasure::One(offset)) => {
-            Err(Problem::no_such_delta(&room, offset))
+            Err(Problem::no_such_delta(room, offset))
         }
         (Ok(erased), _) => {
             span.in_scope(|| info!(?erasure, position = erased.offset, "deltas were erased"));
-            Ok(HttpResponse::Ok().json(Receipt {
-                room: &erased.room,
-                offset: erased.offset,
-                epoch: &erased.epoch,
-                time: erased.time,
-            }))
+            Ok(Some(erased))
         }
-        (Err(PublishError::Unplaced { .. }), _) => {
-            Ok(HttpResponse::Accepted().json(InTheLog { room: &room }))
-        }
+        (Err(PublishError::Unplaced { .. }), _) => Ok(None),
         (Err(PublishError::OutcomeUnknown), _) => Err(Problem::erasure_unknown()),
         (Err(error), _) => Err(error.into()),
     }

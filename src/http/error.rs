@@ -214,7 +214,7 @@ impl Problem {
             Kind::UnsupportedProtocol,
             format!(
                 "the WebSocket offers the sub-protocol {offered}; this server speaks \
-                 \"centrifuge-json\", which is also what no sub-protocol means"
+                 \"centrifuge-json\", which is also what no sub-protocol means, and \"centrifuge-protobuf\""
             ),
         )
     }
@@ -436,6 +436,16 @@ impl Problem {
         slug
     }
 
+    /// Whether whoever asks is known, and may not do just this.
+    pub fn is_forbidden(&self) -> bool {
+        self.kind == Kind::Forbidden
+    }
+
+    /// What was wrong and what would be right, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub fn status(&self) -> StatusCode {
         let (_, status, _) = self.kind.row();
         status
@@ -489,7 +499,8 @@ impl ResponseError for Problem {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// As much of a piece of a request as a text repeats.
+pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

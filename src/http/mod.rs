@@ -1,6 +1,7 @@
 //! What Roomwire answers over HTTP, and the way from an HTTP connection to a session.
 
 pub mod body;
+pub mod centrifugo;
 pub mod connection;
 mod credentials;
 pub mod emulation;

@@ -30,7 +30,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; for
         title = "Roomwire",
         description = "Publish small JSON deltas to rooms, and read what was missed. Clients that follow rooms live \
                        use the WebSocket at `/connection/websocket`, which speaks Centrifugo's client protocol and is \
-                       not described here.\n\n\
+                       not described here, nor is Centrifugo's HTTP API at `/api`.\n\n\
                        Every error is a problem document (RFC 9457): decide by its `type`."
     ),
     paths(

@@ -76,8 +76,8 @@ enum Entry<'a> {
     Refused(&'a Problem),
 }
 
-/// What became of an entry that was published.
-enum Outcome {
+/// What became of a delta that was published.
+pub enum Outcome {
     Placed(Published),
     /// It has no place yet, or never gets one.
     Unplaced(Arc<str>),
@@ -262,21 +262,33 @@ impl State {
     fn checked(&self, publisher: &Caller, entry: &RawValue) -> Result<NewDelta, Problem> {
         let entry: BatchEntry = serde_json::from_str(entry.get())
             .map_err(|error| Problem::bad_batch(entry_error(&error)))?;
-        let room = self.touchable(publisher, &entry.room)?;
+        let info = entry.info.map(checked_info).transpose()?;
+        Ok(NewDelta {
+            info: info.unwrap_or_default(),
+            exclude: entry.exclude.as_deref().map(client_id).transpose()?,
+            ..self.new_delta(publisher, &entry.room, entry.data, entry.id.as_deref())?
+        })
+    }
+
+    /// What `publisher` says to the room of that name, if it may, with its idempotency key.
+    pub fn new_delta(
+        &self,
+        publisher: &Caller,
+        room: &str,
+        data: &RawValue,
+        key: Option<&str>,
+    ) -> Result<NewDelta, Problem> {
+        let room = self.touchable(publisher, room)?;
         let limit = self.services.publish.max_delta_bytes;
-        if entry.data.get().len() > limit {
+        if data.get().len() > limit {
             return Err(Problem::too_large("a delta", limit));
         }
         Ok(NewDelta {
             room,
-            body: compact_json(entry.data.get().as_bytes()).map_err(Problem::bad_json)?,
-            key: entry.id.as_deref().map(checked_key).transpose()?,
-            info: entry
-                .info
-                .map(checked_info)
-                .transpose()?
-                .unwrap_or_default(),
-            exclude: entry.exclude.as_deref().map(client_id).transpose()?,
+            body: compact_json(data.get().as_bytes()).map_err(Problem::bad_json)?,
+            key: key.map(checked_key).transpose()?,
+            info: Bytes::new(),
+            exclude: None,
         })
     }
 }
@@ -301,7 +313,7 @@ fn entry_error(error: &serde_json::Error) -> String {
 }
 
 /// Publishes, and counts what became of it.
-async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Outcome, PublishError>> {
+pub async fn publish(state: &State, deltas: Vec<NewDelta>) -> Vec<Result<Outcome, PublishError>> {
     let mut stored = Vec::new();
     let passed: Vec<_> = deltas
         .into_iter()
@@ -442,6 +454,7 @@ fn prefers_minimal(headers: &HeaderMap) -> bool {
     preferences.any(|value| value.split(',').any(|p| p.trim() == "return=minimal"))
 }
 
-fn peer(request: &HttpRequest) -> Option<String> {
+/// Who sends a request, for the log.
+pub fn peer(request: &HttpRequest) -> Option<String> {
     request.peer_addr().map(|address| address.to_string())
 }

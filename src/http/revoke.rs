@@ -20,14 +20,14 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnect {
-    #[schema(value_type = String, example = "ann")]
+    #[schema(value_type = String, min_length = 1, example = "ann")]
     user: Arc<str>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    #[schema(value_type = String, example = "ann")]
+    #[schema(value_type = String, min_length = 1, example = "ann")]
     user: Arc<str>,
     #[schema(value_type = RoomForm, example = "lobby")]
     room: String,
@@ -65,7 +65,8 @@ pub async fn disconnect(
 ) -> Result<HttpResponse, Problem> {
     let fields = "an object {\"user\":…}";
     let (_, Disconnect { user }) = asked(&request, body, &state, fields).await?;
-    revoke(&state, user, Revoked::Sessions).await
+    let sessions = revoke(&state, user, Revoked::Sessions).await?;
+    Ok(HttpResponse::Ok().json(Answer { sessions }))
 }
 
 /// End a user's subscription to a room.
@@ -95,7 +96,8 @@ pub async fn end(
     let fields = "an object {\"user\":…,\"room\":…}";
     let (caller, End { user, room }) = asked(&request, body, &state, fields).await?;
     let room = state.touchable(&caller, &room)?;
-    revoke(&state, user, Revoked::Room(room)).await
+    let sessions = revoke(&state, user, Revoked::Room(room)).await?;
+    Ok(HttpResponse::Ok().json(Answer { sessions }))
 }
 
 async fn asked<T: DeserializeOwned>(
@@ -112,7 +114,8 @@ async fn asked<T: DeserializeOwned>(
     Ok((caller, asked))
 }
 
-async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<HttpResponse, Problem> {
+/// Takes something back from a user, and says how many sessions it has here.
+pub async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<usize, Problem> {
     if user.is_empty() {
         return Err(Problem::bad_fields(
             "a user: anonymous clients have no name",
@@ -120,5 +123,5 @@ async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<HttpResp
     }
     let sessions = state.services.hubs.revoke(&user, &what).await;
     info!(%user, ?what, sessions, "revoked");
-    Ok(HttpResponse::Ok().json(Answer { sessions }))
+    Ok(sessions)
 }

@@ -9,6 +9,7 @@ use actix_web::{
 };
 
 use super::{
+    centrifugo,
     emulation::{self, Emulations},
     erase,
     error::Problem,
@@ -178,6 +179,11 @@ pub fn configure(app: &mut ServiceConfig) {
         web::resource("/page/{file}")
             .route(web::get().to(page::asset))
             .default_service(web::to(|r| wrong_method(r, &["GET"]))),
+    )
+    .service(
+        web::resource("/api/{method}")
+            .route(web::post().to(centrifugo::method))
+            .default_service(web::to(|r| wrong_method(r, &["POST"]))),
     )
     .service(web::resource(WEBSOCKET_PATH).to(no_handshake))
     .service(

@@ -261,6 +261,18 @@ impl Core {
         self.members.stats(room)
     }
 
+    /// Rooms with somebody in them at any instance, in no order, and the number of their clients. Goes through all rooms.
+    pub fn occupied(&self) -> impl Iterator<Item = (&RoomName, usize)> {
+        self.members.occupied()
+    }
+
+    /// For each room with somebody in it at this instance, the number of clients here.
+    pub fn here(&self) -> impl Iterator<Item = usize> {
+        let locals = self.locals.values();
+        let clients = locals.map(|local| local.members.len() + local.counted.clients as usize);
+        clients.filter(|&clients| clients > 0)
+    }
+
     /// Who is in a room, in the order of their ids.
     pub fn list(&self, room: &RoomName) -> Result<Vec<ClientInfo>, TooMany> {
         if !self.members.are_listed(room) {

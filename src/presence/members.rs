@@ -238,6 +238,13 @@ impl Members {
         }
     }
 
+    /// Rooms with somebody in them, in no order, and the number of their clients. Goes through all rooms.
+    pub fn occupied(&self) -> impl Iterator<Item = (&RoomName, usize)> {
+        let rooms = self.rooms.iter();
+        let clients = rooms.map(|(name, room)| (name, room.clients() as usize));
+        clients.filter(|&(_, clients)| clients > 0)
+    }
+
     /// Whether a room is small enough for its members to be listed, and all of them are known by name.
     pub fn are_listed(&self, room: &RoomName) -> bool {
         self.rooms

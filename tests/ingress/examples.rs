@@ -58,3 +58,13 @@ fn the_python_example_publishes_exactly_once() {
 fn the_node_example_publishes_exactly_once() {
     run("/usr/bin/env", &["node", "node/publish.js"]);
 }
+
+#[test]
+fn the_php_example_publishes_exactly_once() {
+    run("/usr/bin/env", &["php", "php/publish.php"]);
+}
+
+#[test]
+fn the_ruby_example_publishes_exactly_once() {
+    run("/usr/bin/env", &["ruby", "ruby/publish.rb"]);
+}

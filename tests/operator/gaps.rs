@@ -1,6 +1,6 @@
 //! What a server does where its broker, or a client, leaves it in doubt.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeSet, thread};
 
 use serde_json::json;
 
@@ -67,8 +67,18 @@ fn a_start_waits_for_a_broker_that_takes_nothing_and_says_so() {
     let prefix = Broker::unique_prefix();
     thread::scope(|scope| {
         let starting = scope.spawn(|| Server::start(&config(broker.url(1), &prefix)));
-        // Long enough for the start to meet the alarm; it may not end before the alarm does.
-        thread::sleep(Duration::from_secs(6));
+        // It gives up a connection when it has met the alarm, and tries again on another.
+        let mut met = BTreeSet::new();
+        eventually("the start to meet the alarm", || {
+            let connections = broker.ctl(&["list_connections", "--silent", "name"]);
+            met.extend(
+                connections
+                    .lines()
+                    .filter(|of| of.contains("->"))
+                    .map(str::to_owned),
+            );
+            (met.len() > 1).then_some(())
+        });
         assert!(!starting.is_finished());
         broker.alarm(false);
         let server = starting.join().unwrap();

@@ -18,7 +18,7 @@ def publish(room, delta, message_id)
   channel = connection.create_channel
   channel.confirm_select
   # Passive: the exchange is Roomwire's to declare.
-  exchange = Bunny::Exchange.new(channel, :topic, EXCHANGE, no_declare: true)
+  exchange = channel.topic(EXCHANGE, passive: true)
   returned = false
   exchange.on_return { returned = true }
   # Mandatory: a delta that no queue takes would be confirmed too.
@@ -43,6 +43,8 @@ id ||= SecureRandom.uuid
   exit
 rescue Unroutable => e
   abort e.message
+rescue Bunny::NotFound
+  abort "there is no exchange #{EXCHANGE}: is Roomwire set up?"
 rescue Bunny::Exception, SystemCallError, Timeout::Error, RuntimeError => e
   warn "attempt #{attempt}: #{e.message}"
   sleep attempt

@@ -3,7 +3,7 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
@@ -42,29 +42,13 @@ impl Topology {
             .await?;
         let is_new = !queue_exists(connection, &ingress).await?;
         if is_new {
-            let channel = open(connection).await?;
-            self.declare_entrance(&channel).await?;
-            self.declare_quorum_queue(&channel, &ingress, true).await?;
+            self.declare_exchange(connection, &self.entrance(), ExchangeKind::Topic)
+                .await?;
+            self.declare_quorum_queue(&open(connection).await?, &ingress, true)
+                .await?;
         }
         self.lead(connection, &self.entrance(), &ingress, "#", is_new)
             .await
-    }
-
-    async fn declare_entrance(&self, channel: &Channel) -> Result<(), TopologyError> {
-        let entrance = self.entrance();
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        channel
-            .exchange_declare(
-                entrance.as_str().into(),
-                ExchangeKind::Topic,
-                durable,
-                FieldTable::default(),
-            )
-            .await
-            .map_err(|error| self.declaring(&entrance, error))
     }
 
     async fn declare_quorum_queue(

@@ -1,15 +1,17 @@
 //! The list of what there is in the broker besides the streams of the log, and what was there
 //! before somebody set it up.
 
-use lapin::{Connection, ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
+use lapin::Connection;
 
-use super::{Generation, Topology, TopologyError, open, streams::queue_exists};
-use crate::amqp::connection::reply;
+use super::{
+    Generation, Topology, TopologyError, exchanges::exchange_exists, streams::queue_exists,
+};
 
 /// What an object of the broker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     DirectExchange,
+    FanoutExchange,
     TopicExchange,
     QuorumQueue,
     Stream,
@@ -20,6 +22,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::DirectExchange => "direct exchange",
+            Self::FanoutExchange => "fanout exchange",
             Self::TopicExchange => "topic exchange",
             Self::QuorumQueue => "quorum queue",
             Self::Stream => "stream",
@@ -51,6 +54,8 @@ impl Topology {
             object(Kind::TopicExchange, self.entrance()),
             object(Kind::QuorumQueue, self.ingress()),
             object(Kind::QuorumQueue, self.rejected()),
+            object(Kind::FanoutExchange, self.bus()),
+            object(Kind::TopicExchange, self.events()),
         ]
     }
 
@@ -60,7 +65,11 @@ impl Topology {
         let (mut found, known) = self
             .connected(async |connection| {
                 let found = self.look(connection).await?;
-                let known = match found.iter().all(|of| of.was_there) {
+                let meta = self.meta();
+                let known = match found
+                    .iter()
+                    .any(|of| of.object.name == meta && of.was_there)
+                {
                     true => Some(self.read(connection).await?),
                     false => None,
                 };
@@ -81,8 +90,8 @@ impl Topology {
         for object in self.objects() {
             let was_there = match object.kind {
                 Kind::Stream | Kind::QuorumQueue => queue_exists(connection, &object.name).await?,
-                Kind::DirectExchange | Kind::TopicExchange => {
-                    exchange_exists(connection, &object).await?
+                Kind::DirectExchange | Kind::FanoutExchange | Kind::TopicExchange => {
+                    exchange_exists(connection, &object.name).await?
                 }
             };
             found.push(Found { object, was_there });
@@ -98,26 +107,5 @@ impl Topology {
             },
             was_there,
         }
-    }
-}
-
-/// Uses up a channel if there is none.
-async fn exchange_exists(connection: &Connection, object: &Object) -> Result<bool, TopologyError> {
-    let passive = ExchangeDeclareOptions {
-        passive: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let name = object.name.as_str().into();
-    let declared = open(connection)
-        .await?
-        .exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default())
-        .await;
-    match declared {
-        Ok(()) => Ok(true),
-        Err(error) if matches!(reply(&error), Some((404, _))) => Ok(false),
-        Err(source) => Err(TopologyError::Broker {
-            doing: "look for an exchange",
-            source,
-        }),
     }
 }

@@ -1,10 +1,10 @@
-//! Makes exchange and streams that are missing.
+//! Makes streams that are missing, and the exchange that leads to them.
 
 use std::time::Duration;
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
@@ -23,21 +23,9 @@ impl Topology {
         if queue_exists(connection, &meta).await? {
             return Ok(());
         }
-        let exchange = self.exchange();
+        self.declare_exchange(connection, &self.exchange(), ExchangeKind::Direct)
+            .await?;
         let channel = open(connection).await?;
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        channel
-            .exchange_declare(
-                exchange.as_str().into(),
-                ExchangeKind::Direct,
-                durable,
-                FieldTable::default(),
-            )
-            .await
-            .map_err(|error| self.declaring(&exchange, error))?;
         self.declare_stream(&channel, &meta, META_SEGMENT_BYTES, None)
             .await
     }

@@ -5,14 +5,15 @@ fn api() -> Value {
     serde_json::from_slice(json).unwrap()
 }
 
-/// Paths without an operation of the API: the client protocol's and the files of pages.
-const OTHERS: [&str; 6] = [
+/// Paths without an operation of the API: those of Centrifugo's protocols, and the files of pages.
+const OTHERS: [&str; 7] = [
     "/",
     "/page/{file}",
     "/docs/style.css",
     "/connection/http_stream",
     "/connection/sse",
     "/emulation",
+    "/api/{method}",
 ];
 
 #[test]

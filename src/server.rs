@@ -20,7 +20,7 @@ use actix_server::ServerHandle;
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web::Data};
 use futures_util::future::{OptionFuture, join, ready, select_all};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{error, info, warn};
 
 use self::logs::Logs;
@@ -34,6 +34,7 @@ use crate::{
         life::Life,
         presence::Presence,
         registry::Registry,
+        revoking::MAX_REPEATED,
     },
     amqp::{self, ingress::Ingress},
     config::{Config, Namespaces},
@@ -128,11 +129,14 @@ impl Server {
         let settings = presence::settings(&config, cluster.is_some());
         let presence = Arc::new(Presence::new(settings, config.namespaces.clone()));
         let has_events = settings.user_events || config.namespaces.have_events();
+        let hubs = Arc::<Hubs>::default();
         let (others, notifier) = match &cluster {
             Some(cluster) => {
                 let listener = presence::Listens {
                     presence: presence.clone(),
                     registry: registry.clone(),
+                    hubs: hubs.clone(),
+                    revoked: Default::default(),
                     metrics: metrics.clone(),
                 };
                 let bus = Box::new(cluster.bus(Arc::new(listener))) as Box<dyn Others>;
@@ -151,10 +155,11 @@ impl Server {
             publisher: Publishers::new(publishers),
             logs,
             registry,
-            hubs: Hubs::default(),
+            hubs,
             dispatched: pipelines.iter().map(|of| of.watch().dispatched).collect(),
             presence,
             others,
+            repeats: Semaphore::new(MAX_REPEATED),
             metrics,
             large_deltas: Default::default(),
             ingress: cluster.is_some().then(Arc::default),

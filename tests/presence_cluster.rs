@@ -15,6 +15,7 @@ use lapin::{
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
+use roomwire::access::api_key;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::timeout};
 use uuid::Uuid;
@@ -191,6 +192,45 @@ fn what_a_client_says_without_storing_it_is_heard_at_the_other_servers() {
     for client in [&mut ann, &mut bert] {
         assert_eq!(client.publication().1["data"], 2);
     }
+}
+
+#[test]
+fn what_is_revoked_at_one_server_ends_at_the_others_and_a_return_is_not_ended_again() {
+    let (broker, prefix) = (Broker::shared(), Broker::unique_prefix());
+    let key = api_key::new_key().expect("the system is random");
+    let hash = api_key::KeyHash::of(&key);
+    let config = format!(
+        "{}[keys.admin]\nhash = \"{hash}\"\nscopes = [\"admin\"]\n",
+        config(broker.url(1), &prefix, "1s")
+    );
+    let [a, b] = [(); 2].map(|()| Server::start(&config));
+    for server in [&a, &b] {
+        eventually("the servers to know each other", || {
+            knows(server, 1).then_some(())
+        });
+    }
+    let revoke = |path: &str, body: Value| {
+        let reply = a.post(path, &[("X-API-Key", &*key)], body.to_string());
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.json(), json!({"sessions": 0, "others": 1}));
+    };
+    let [mut ann, mut bert] = ["ann", "bert"].map(|name| user(&b, name));
+    for client in [&mut ann, &mut bert] {
+        client.subscribe("lobby");
+        client.subscribe("hall");
+    }
+    let path = "/v1/subscriptions/end";
+    revoke(path, json!({"user": "ann", "room": "lobby"}));
+    let push = ann.push();
+    assert_eq!(push["channel"], "lobby");
+    assert_eq!(push["unsubscribe"]["code"], 2000);
+    revoke("/v1/sessions/disconnect", json!({"user": "ann"}));
+    assert_eq!(ann.closed(), (3503, "force disconnect".to_owned()));
+    // It is said again after one second and after four.
+    let mut ann = user(&b, "ann");
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    ann.is_alive();
+    bert.is_alive();
 }
 
 /// A backend that hears events.

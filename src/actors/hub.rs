@@ -169,6 +169,14 @@ impl Hubs {
         sessions.sum()
     }
 
+    /// As [`Hubs::revoke`], without waiting for it.
+    pub fn begin_to_revoke(&self, user: &Arc<str>, what: &Revoked) {
+        self.each(|hub| {
+            let (user, what) = (user.clone(), what.clone());
+            hub.do_send(Revoke { user, what });
+        });
+    }
+
     fn each(&self, tell: impl FnMut(&Addr<Hub>)) {
         let hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.iter().for_each(tell);

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
 
 use crate::{
     access::Access,
@@ -24,6 +27,7 @@ pub mod life;
 mod passing;
 pub mod presence;
 pub mod registry;
+pub mod revoking;
 pub mod room;
 pub mod session;
 mod subscribing;
@@ -37,12 +41,14 @@ pub struct Services {
     /// The log's partitions.
     pub logs: Vec<Arc<dyn OrderedLog>>,
     pub registry: Arc<registry::Registry>,
-    pub hubs: hub::Hubs,
+    pub hubs: Arc<hub::Hubs>,
     /// For each partition, the offset up to which everything was handed to the rooms.
     pub dispatched: Vec<watch::Receiver<u64>>,
     pub presence: Arc<presence::Presence>,
     /// The way to the other servers, if there may be any.
     pub others: Option<Box<dyn Others>>,
+    /// Places for what is said to them several times.
+    pub repeats: Semaphore,
     pub metrics: Metrics,
     pub large_deltas: large::Warnings,
     /// How taking in what other producers publish is doing; none without a shared log.
@@ -105,6 +111,8 @@ pub enum Topic {
     Ephemeral,
     /// A delta of a room that stores nothing.
     Unstored,
+    /// A user may do something no more.
+    Revoked,
 }
 
 /// How far the server has read a partition of a shared log.

@@ -10,12 +10,12 @@ use std::{
 use actix::{Addr, Context};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
     Services,
     dispatch::RoomDispatch,
-    hub::{Hub, Hubs, LocalHub, SessionWire},
+    hub::{Hub, LocalHub, SessionWire},
     presence::Presence,
     registry::Registry,
     room::{Deltas, Erase, Room, Subscribe},
@@ -131,10 +131,11 @@ impl World {
             publisher: Publishers::new(vec![publisher.clone()]),
             logs: vec![log.clone()],
             registry,
-            hubs: Hubs::default(),
+            hubs: Arc::default(),
             dispatched: vec![pipeline.watch().dispatched],
             presence: Arc::new(Presence::new(PRESENCE, namespaces.clone())),
             others: None,
+            repeats: Semaphore::new(1),
             metrics: Metrics::new(),
             large_deltas: Default::default(),
             ingress: None,

@@ -75,6 +75,7 @@ enum Kind {
     Draining,
     CatchingUp,
     Behind,
+    OthersUnreachable,
     NoSpace,
 }
 
@@ -123,6 +124,11 @@ impl Kind {
             Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "Stopping"),
             Self::CatchingUp => ("catching-up", S::SERVICE_UNAVAILABLE, "Catching up"),
             Self::Behind => ("behind", S::SERVICE_UNAVAILABLE, "Behind"),
+            Self::OthersUnreachable => (
+                "others-unreachable",
+                S::SERVICE_UNAVAILABLE,
+                "Others unreachable",
+            ),
             Self::NoSpace => ("no-space", S::INSUFFICIENT_STORAGE, "No space"),
         }
     }
@@ -387,6 +393,16 @@ impl Problem {
 
     pub fn draining() -> Self {
         Self::new(Kind::Draining, "the server is stopping").retry_after(RETRY_SOON)
+    }
+
+    /// Something was revoked here, from so many sessions, and nowhere else.
+    pub fn others_unreachable(sessions: usize) -> Self {
+        Self::new(
+            Kind::OthersUnreachable,
+            "it was done at this server; the others can't be told now, so try again",
+        )
+        .with("sessions", sessions)
+        .retry_after(RETRY_SOON)
     }
 
     pub fn catching_up(progress: &[Progress]) -> Self {

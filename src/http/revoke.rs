@@ -13,7 +13,15 @@ use utoipa::ToSchema;
 use super::{
     error::Problem, openapi::forms::RoomForm, publish::collect, query::Parameters, routes::State,
 };
-use crate::{access::caller::Caller, actors::hub::Revoked, config::Scope, delta::compact_json};
+use crate::{
+    access::caller::Caller,
+    actors::{
+        hub::Revoked,
+        revoking::{Ended, Others},
+    },
+    config::Scope,
+    delta::compact_json,
+};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
@@ -37,6 +45,8 @@ pub struct End {
 pub struct Answer {
     /// Sessions of the user on this server.
     sessions: usize,
+    /// Other servers that were told; they act at once, too.
+    others: usize,
 }
 
 /// End all sessions of a user.
@@ -50,12 +60,12 @@ pub struct Answer {
     request_body = Disconnect,
     responses((
         status = 200,
-        description = "How many sessions the user has at this server.",
+        description = "How many sessions the user has at this server, and how many others were told.",
         body = Answer,
-        example = json!({"sessions": 2})
+        example = json!({"sessions": 2, "others": 1})
     )),
     extensions(("x-problems" = json!([
-        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter"
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter", "others-unreachable"
     ])))
 )]
 pub async fn disconnect(
@@ -65,8 +75,8 @@ pub async fn disconnect(
 ) -> Result<HttpResponse, Problem> {
     let fields = "an object {\"user\":…}";
     let (_, Disconnect { user }) = asked(&request, body, &state, fields).await?;
-    let sessions = revoke(&state, user, Revoked::Sessions).await?;
-    Ok(HttpResponse::Ok().json(Answer { sessions }))
+    let answer = revoke(&state, user, Revoked::Sessions).await?;
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 /// End a user's subscription to a room.
@@ -80,12 +90,12 @@ pub async fn disconnect(
     request_body = End,
     responses((
         status = 200,
-        description = "How many sessions the user has at this server.",
+        description = "How many sessions the user has at this server, and how many others were told.",
         body = Answer,
-        example = json!({"sessions": 2})
+        example = json!({"sessions": 2, "others": 1})
     )),
     extensions(("x-problems" = json!([
-        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter", "bad-room-name", "unknown-namespace"
+        "bad-json", "bad-body", "bad-fields", "too-large", "unknown-parameter", "bad-room-name", "unknown-namespace", "others-unreachable"
     ])))
 )]
 pub async fn end(
@@ -96,8 +106,8 @@ pub async fn end(
     let fields = "an object {\"user\":…,\"room\":…}";
     let (caller, End { user, room }) = asked(&request, body, &state, fields).await?;
     let room = state.touchable(&caller, &room)?;
-    let sessions = revoke(&state, user, Revoked::Room(room)).await?;
-    Ok(HttpResponse::Ok().json(Answer { sessions }))
+    let answer = revoke(&state, user, Revoked::Room(room)).await?;
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 async fn asked<T: DeserializeOwned>(
@@ -114,14 +124,17 @@ async fn asked<T: DeserializeOwned>(
     Ok((caller, asked))
 }
 
-/// Takes something back from a user, and says how many sessions it has here.
-pub async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<usize, Problem> {
+/// Takes something back from a user, at all servers.
+pub async fn revoke(state: &State, user: Arc<str>, what: Revoked) -> Result<Answer, Problem> {
     if user.is_empty() {
         return Err(Problem::bad_fields(
             "a user: anonymous clients have no name",
         ));
     }
-    let sessions = state.services.hubs.revoke(&user, &what).await;
-    info!(%user, ?what, sessions, "revoked");
-    Ok(sessions)
+    let Ended { sessions, others } = state.services.revoke(user.clone(), what.clone()).await;
+    info!(%user, ?what, sessions, ?others, "revoked");
+    match others {
+        Others::Told(others) => Ok(Answer { sessions, others }),
+        Others::Unreachable => Err(Problem::others_unreachable(sessions)),
+    }
 }

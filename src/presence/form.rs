@@ -188,6 +188,27 @@ impl Unstored {
     }
 }
 
+/// A user may do something no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    pub from: InstanceId,
+    /// The same each time it is said.
+    pub id: String,
+    pub user: Arc<str>,
+    /// Follow this room; none: anything.
+    pub room: Option<RoomName>,
+}
+
+impl Revocation {
+    pub fn encode(&self) -> Bytes {
+        encoded(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormError> {
+        Ok(serde_json::from_slice(json(bytes)?)?)
+    }
+}
+
 fn encoded(form: &impl Serialize) -> Bytes {
     let mut bytes = vec![FORM];
     serde_json::to_writer(&mut bytes, form)

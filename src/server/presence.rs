@@ -1,17 +1,22 @@
 //! What drives presence: time, the messages of other servers, and the backend that wants to hear.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     actors::{
         Others, Services, Topic,
+        hub::{Hubs, Revoked},
         presence::{Presence, PresenceNews},
         registry::Registry,
+        revoking::Known,
         room::{Ephemeral, Pass},
     },
     amqp::{
@@ -23,7 +28,7 @@ use crate::{
     metrics::{Intake, Metrics},
     presence::{
         core::Settings,
-        form::{self, Message},
+        form::{self, Message, Revocation},
         subjects::{Event, Subject},
     },
     rooms::sequence::Passing,
@@ -38,6 +43,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const PRESENCE: &str = "presence";
 const EPHEMERAL: &str = "ephemeral";
 const UNSTORED: &str = "unstored";
+const REVOKED: &str = "revoked";
 
 pub fn settings(config: &Config, shared: bool) -> Settings {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -57,6 +63,7 @@ impl Others for Bus {
             Topic::Presence => PRESENCE,
             Topic::Ephemeral => EPHEMERAL,
             Topic::Unstored => UNSTORED,
+            Topic::Revoked => REVOKED,
         };
         self.send(topic, body)
     }
@@ -70,6 +77,8 @@ impl Others for Bus {
 pub struct Listens {
     pub presence: Arc<Presence>,
     pub registry: Arc<Registry>,
+    pub hubs: Arc<Hubs>,
+    pub revoked: Mutex<Known>,
     pub metrics: Metrics,
 }
 
@@ -90,6 +99,7 @@ impl Listener for Listens {
                 .map(|message| self.presence.with(|core, now| core.heard(now, message))),
             EPHEMERAL => form::decode_ephemeral(body).map(|message| self.pass_on(message)),
             UNSTORED => form::Unstored::decode(body).map(|message| self.deliver(message)),
+            REVOKED => Revocation::decode(body).map(|message| self.revoke(message)),
             // Something that a later build has for its like.
             _ => Ok(()),
         };
@@ -101,6 +111,19 @@ impl Listener for Listens {
 }
 
 impl Listens {
+    fn revoke(&self, message: Revocation) {
+        if message.from == self.presence.id() {
+            return;
+        }
+        let mut known = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_new(&message.id) {
+            return;
+        }
+        let what = message.room.map_or(Revoked::Sessions, Revoked::Room);
+        info!(user = %message.user, ?what, "another server revoked");
+        self.hubs.begin_to_revoke(&message.user, &what);
+    }
+
     fn deliver(&self, message: form::Unstored) {
         if message.from == self.presence.id() {
             return;

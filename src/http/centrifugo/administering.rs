@@ -12,7 +12,7 @@ use crate::{
     http::{erase, revoke},
 };
 
-/// Ends all sessions of a user at this server.
+/// Ends all sessions of a user.
 pub async fn disconnect(api: &Api<'_>, mut fields: Fields<'_>) -> Answer {
     api.caller(Scope::Admin)?;
     let user: Arc<str> = fields.need("user")?;
@@ -21,7 +21,7 @@ pub async fn disconnect(api: &Api<'_>, mut fields: Fields<'_>) -> Answer {
     done()
 }
 
-/// Ends a user's subscriptions to a room at this server.
+/// Ends a user's subscriptions to a room.
 pub async fn unsubscribe(api: &Api<'_>, mut fields: Fields<'_>) -> Answer {
     let room = api.room(&mut fields, Scope::Admin)?;
     let user: Arc<str> = fields.need("user")?;

@@ -47,6 +47,7 @@ fn one_of_each() -> Vec<Problem> {
         Problem::draining(),
         Problem::catching_up(&[]),
         Problem::behind(),
+        Problem::others_unreachable(2),
         Problem::no_space(),
     ]
 }

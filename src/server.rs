@@ -39,9 +39,10 @@ use crate::{
     config::{Config, Namespaces},
     http::{
         connection::Connection,
+        origin,
         reading::Reading,
         routes::{self, State},
-        websocket,
+        websocket::{self, Sockets},
     },
     log::{
         pipeline::{End, Parts, Pipeline, PipelineHandle, Rules},
@@ -297,13 +298,16 @@ fn serve(
             };
             let reading = Reading {
                 events: hub(Format::Events),
-                frames: hub(Format::Frames),
+                frames: hub(Format::JSON),
             };
-            let sockets = reading.frames.clone();
+            let sockets = Sockets {
+                json: reading.frames.clone(),
+                protobuf: hub(Format::PROTOBUF),
+            };
             let app = App::new()
                 .app_data(Data::from(state.clone()))
                 .app_data(reading)
-                .wrap(from_fn(routes::check_origin))
+                .wrap(from_fn(origin::guard))
                 .configure(routes::configure);
             let state = state.clone();
             let upgrade = fn_service(

@@ -81,9 +81,86 @@ fn no_sub_protocol_is_answered_unless_one_was_asked_for() {
 }
 
 #[test]
-fn the_protobuf_sub_protocol_is_refused_with_a_reason() {
+fn protobuf_is_spoken_where_it_is_asked_for_by_name_or_in_the_query() {
     let server = Server::start("");
+    let in_query = |query: &str| format!("{PATH}?{query}");
+    let by_name = |names| vec![("Sec-WebSocket-Protocol", names)];
+    for (path, asked, answered) in [
+        (
+            PATH.to_owned(),
+            by_name("centrifuge-protobuf"),
+            Some("centrifuge-protobuf"),
+        ),
+        (
+            PATH.to_owned(),
+            by_name("novel, centrifuge-protobuf, centrifuge-json"),
+            Some("centrifuge-protobuf"),
+        ),
+        (in_query("format=protobuf"), vec![], None),
+        (in_query("a=b&cf_protocol=protobuf"), vec![], None),
+    ] {
+        let (socket, reply) = Socket::handshake(server.address(), &path, &asked);
+        assert_eq!(reply.header("sec-websocket-protocol"), answered);
+        let mut socket = socket.unwrap();
+        // Connect with id 1 and subscribe to "r" with id 2, both behind their lengths.
+        let commands = [&[4, 8, 1, 0x22, 0][..], &[7, 8, 2, 0x2A, 3, 0x0A, 1, b'r']].concat();
+        socket.send(&Frame::new(BINARY, commands));
+        let connected = socket.read();
+        assert_eq!(connected.opcode, BINARY);
+        assert_eq!(
+            connected.payload[1..4],
+            [8, 1, 0x2A],
+            "the result of command 1"
+        );
+        let subscribed = socket.read();
+        assert_eq!(
+            subscribed.payload[1..4],
+            [8, 2, 0x32],
+            "the result of command 2"
+        );
+        server.publish("r", "{\"n\": 1}");
+        let push = socket.read();
+        assert_eq!(push.opcode, BINARY);
+        let data = br#"{"n":1}"#;
+        assert!(push.payload.windows(data.len()).any(|part| part == data));
+    }
+    let (socket, _) = Socket::handshake(
+        server.address(),
+        &in_query("format=protobuf"),
+        &by_name("centrifuge-json"),
+    );
+    let mut socket = socket.unwrap();
+    socket.send_text(r#"{"id":1,"connect":{}}"#);
+    assert_eq!(socket.read().opcode, TEXT, "the name counts");
+}
+
+#[test]
+fn one_room_is_read_in_both_formats_and_by_itself_in_each() {
+    let server = Server::start("");
+    let mut json = Client::connect(&server);
+    json.subscribe("r");
     let asked = [("Sec-WebSocket-Protocol", "centrifuge-protobuf")];
+    let (socket, _) = Socket::handshake(server.address(), PATH, &asked);
+    let mut protobuf = socket.unwrap();
+    let commands = [&[4, 8, 1, 0x22, 0][..], &[7, 8, 2, 0x2A, 3, 0x0A, 1, b'r']].concat();
+    protobuf.send(&Frame::new(BINARY, commands));
+    protobuf.read();
+    protobuf.read();
+    server.publish("r", "1");
+    assert!(json.socket.read().text().contains(r#""data":1"#));
+    // Push of a publication in "r": its data, and behind that offset and time.
+    let push = protobuf.read().payload;
+    assert_eq!(
+        push[1..9],
+        [0x22, push[0] - 2, 0x12, 1, b'r', 0x22, push[0] - 7, 0x22]
+    );
+    assert_eq!(push[9..11], [1, b'1']);
+}
+
+#[test]
+fn a_sub_protocol_that_is_not_spoken_is_refused_with_a_reason() {
+    let server = Server::start("");
+    let asked = [("Sec-WebSocket-Protocol", "centrifuge-novel")];
     let (socket, reply) = Socket::handshake(server.address(), PATH, &asked);
     assert!(socket.is_none());
     assert_eq!(reply.status, 400);
@@ -93,7 +170,7 @@ fn the_protobuf_sub_protocol_is_refused_with_a_reason() {
         problem["detail"]
             .as_str()
             .unwrap()
-            .contains("centrifuge-protobuf")
+            .contains("centrifuge-novel")
     );
 }
 

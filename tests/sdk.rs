@@ -98,6 +98,47 @@ scenarios!(
     [unsubscribes_and_subscribes_under_load]
 );
 
+/// The SDKs' builds for Protobuf. Data is bytes to them; `follower` makes JSON of it, as an application would.
+macro_rules! protobuf {
+    ($($module:ident => $sdk:expr),* $(,)?) => {
+        $(
+            scenarios!(
+                $module,
+                Sdk::protobuf(&$sdk),
+                [
+                    connects_and_disconnects,
+                    subscribes_to_a_hundred_rooms_at_once,
+                    receives_in_order,
+                    reads_history_from_both_ends,
+                    sees_who_is_present,
+                    sees_others_join_and_leave,
+                    may_not_publish_by_default,
+                    publishes_what_is_never_stored,
+                    publishes_what_is_stored,
+                    unsubscribes_and_subscribes_back_to_back,
+                    unsubscribed_it_gets_nothing_and_recovers_on_return,
+                    answers_pings,
+                    recovers_after_the_line_was_cut,
+                    recovers_after_the_server_was_killed,
+                    reconnects_after_the_server_was_stopped,
+                    is_told_to_reload_after_history_was_trimmed,
+                    is_told_to_reload_after_the_log_was_lost,
+                    asks_for_state_when_its_position_is_lost,
+                    fetches_another_token_when_the_first_has_expired,
+                    refreshes_its_token_and_stays_connected,
+                    follows_a_room_by_a_token_for_it,
+                    is_kept_out_for_good_by_a_wrong_token,
+                ]
+            );
+        )*
+    };
+}
+
+protobuf!(
+    javascript_protobuf => Sdk::javascript("current"),
+    python_protobuf => Sdk::python("current"),
+);
+
 macro_rules! emulated {
     ($($transport:ident),*) => {
         $(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
 [limits]
-max_outbox_bytes = "256KiB"
+max_outbox_bytes = "1MiB"
 
 [namespaces.ticker]
 store = false

@@ -129,7 +129,7 @@ fn read_until_newest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::reply::reply_frame;
+    use crate::protocol::{format::Codec, reply::reply_frame};
 
     #[test]
     fn the_largest_reply_fits_into_the_smallest_outbox() {
@@ -150,7 +150,7 @@ mod tests {
             offset: u64::MAX,
             deltas,
         };
-        let frame = reply_frame(u32::MAX, &found.outcome());
+        let frame = reply_frame(Codec::Json, u32::MAX, &found.outcome());
         assert!(
             (frame.len() as u64) < crate::config::MIN_OUTBOX_BYTES,
             "{}",

@@ -73,7 +73,6 @@ impl Follower {
             let join = Join {
                 sub,
                 hub: self.hub.id,
-                format: self.hub.format,
                 command: 0,
                 start: start.clone(),
                 lasting: Lasting::default(),

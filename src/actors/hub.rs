@@ -30,13 +30,7 @@ use crate::{
     config::Limits,
     delta::RoomName,
     metrics::Metrics,
-    protocol::{
-        codes::Disconnect,
-        event,
-        format::Format,
-        frame::{self, PING},
-        heartbeat::PingWheel,
-    },
+    protocol::{codes::Disconnect, event, format::Format, frame, heartbeat::PingWheel},
     rooms::{
         fanout::{FanOut, Notice, Wire},
         sequence::{HubId, Op},
@@ -189,7 +183,6 @@ type Table = FanOut<RoomRef, Rc<dyn SessionWire>>;
 /// A worker thread's hub for clients of one format, as its sessions see it.
 pub struct LocalHub {
     pub id: HubId,
-    pub format: Format,
     pub addr: Addr<Hub>,
     table: Rc<RefCell<Table>>,
     wheel: Rc<RefCell<PingWheel>>,
@@ -290,7 +283,7 @@ impl Hub {
             wheel: wheel.clone(),
             users: users.clone(),
             ping: match format {
-                Format::Frames => frame::text(PING),
+                Format::Frames(codec) => frame::ping(codec),
                 Format::Events => Bytes::from_static(event::PING),
             },
             under_way: HashMap::new(),
@@ -300,8 +293,10 @@ impl Hub {
         let mut all = hubs.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(addr.clone());
         Rc::new(LocalHub {
-            id: hubs.next.fetch_add(1, Ordering::Relaxed),
-            format,
+            id: HubId {
+                number: hubs.next.fetch_add(1, Ordering::Relaxed),
+                format,
+            },
             addr,
             table,
             wheel,

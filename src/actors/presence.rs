@@ -21,7 +21,7 @@ use crate::{
         entry::{Count, InstanceId},
         members::{Arrival, Push},
     },
-    protocol::reply::ClientInfo,
+    protocol::{format::Codec, reply::ClientInfo},
     rooms::sequence::answers,
 };
 
@@ -93,15 +93,15 @@ impl Presence {
     }
 
     /// The frame that answers who is in a room, or how many (`stats`).
-    pub fn answer(&self, room: &RoomName, command: u32, stats: bool) -> Bytes {
+    pub fn answer(&self, room: &RoomName, codec: Codec, command: u32, stats: bool) -> Bytes {
         match stats {
             true => {
                 let stats = self.core().stats(room);
-                answers::presence_stats(command, stats)
+                answers::presence_stats(codec, command, stats)
             }
             false => {
                 let present = self.core().list(room);
-                answers::presence(command, present)
+                answers::presence(codec, command, present)
             }
         }
     }

@@ -27,11 +27,7 @@ use crate::{
         entry::Count,
         members::{Arrival, Push},
     },
-    protocol::{
-        codes::Unsubscribe,
-        frame::FRAME_TARGET_BYTES,
-        reply::{self, ClientInfo},
-    },
+    protocol::{codes::Unsubscribe, frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{Page, PageLimit},
         sequence::{HubId, Join, Membership, Op, PageRead, Passing, Sequence, SubId, Wait},
@@ -256,8 +252,7 @@ impl Room {
                     let (arrival, pushes) = self.services.presence.come(&self.name, &info);
                     self.pass_on(pushes);
                     if arrival == Arrival::Known {
-                        let frame = reply::join_frame(&self.name, &info);
-                        self.sequence.own_join(sub, frame);
+                        self.sequence.own_join(sub, &info);
                     }
                 }
                 Membership::Went { client } => {
@@ -275,10 +270,7 @@ impl Room {
 
     fn pass_on(&mut self, pushes: Vec<Push>) {
         for push in pushes {
-            self.sequence.membership(match push {
-                Push::Join(info) => reply::join_frame(&self.name, &info),
-                Push::Leave(info) => reply::leave_frame(&self.name, &info),
-            });
+            self.sequence.membership(&push);
         }
     }
 
@@ -473,7 +465,8 @@ impl Handler<Ask> for Room {
         self.knows(id, hub);
         self.tell_presence();
         let presence = &self.services.presence;
-        let frame = presence.answer(&self.name, message.command, message.stats);
+        let codec = id.format.codec();
+        let frame = presence.answer(&self.name, codec, message.command, message.stats);
         self.sequence.answer(message.session, id, frame);
         drop(message.ticket);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::actors::{
     dispatch::RoomDispatch,
     registry::Unsent,
-    testing::{World, fresh, from, offsets, room, settle},
+    testing::{World, fresh, from, hub_id, offsets, room, settle},
 };
 use crate::log::pipeline::Dispatch;
 
@@ -185,7 +185,14 @@ async fn a_reset_sends_everybody_to_replay_and_nothing_comes_after_it() {
 
 /// Fills a room whose only hub does nothing yet; the number of deltas that it took.
 async fn fill(world: &World, room: &RoomName, hub: &Context<Hub>) -> u64 {
-    world.subscribe_through(hub.address(), room, Join { hub: 1, ..fresh(1) });
+    world.subscribe_through(
+        hub.address(),
+        room,
+        Join {
+            hub: hub_id(1),
+            ..fresh(1)
+        },
+    );
     settle().await;
     for offset in 1..10_000 {
         let passed = world.services.registry.pass(room, large(offset, room));

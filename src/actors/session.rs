@@ -36,7 +36,7 @@ use crate::{
     protocol::{
         client_id,
         codes::{Disconnect, ErrorCode},
-        format::Format,
+        format::Codec,
         frame::FrameBuilder,
         reply::{self, ClientInfo, Emulated, Outcome},
         session::{self as protocol, Effect, Policy, SessionSettings},
@@ -125,6 +125,11 @@ impl Session {
         &self.hub
     }
 
+    /// What the client speaks.
+    fn codec(&self) -> Codec {
+        self.hub.id.format.codec()
+    }
+
     /// The client has no socket, and is told how to name its session.
     pub fn emulate(&mut self, emulated: Emulated) {
         self.core.emulate(emulated);
@@ -141,7 +146,7 @@ impl Session {
     /// Handles one frame of the client.
     pub fn receive(&mut self, frame: &[u8], ctx: &mut Context<Self>) {
         let _in_span = self.span().entered();
-        let (mut replies, mut effects) = (FrameBuilder::default(), Vec::new());
+        let (mut replies, mut effects) = (FrameBuilder::new(self.codec()), Vec::new());
         let policy = Policy {
             namespaces: &self.services.namespaces,
             access: &self.services.access,
@@ -288,7 +293,6 @@ impl Session {
                 let join = Join {
                     sub: self.sub(number),
                     hub: self.hub.id,
-                    format: Format::Frames,
                     command,
                     start,
                     lasting,
@@ -418,7 +422,8 @@ impl Session {
 
     fn ask_presence(&mut self, command: u32, room: &RoomName, stats: bool) {
         if self.services.registry.get(room).is_none() {
-            let frame = self.services.presence.answer(room, command, stats);
+            let presence = &self.services.presence;
+            let frame = presence.answer(room, self.codec(), command, stats);
             self.wire.push(&frame);
             return;
         }
@@ -513,7 +518,8 @@ impl Session {
     }
 
     fn reply(&self, command: u32, outcome: &Outcome<'_>) {
-        self.wire.push(&reply::reply_frame(command, outcome));
+        let frame = reply::reply_frame(self.codec(), command, outcome);
+        self.wire.push(&frame);
     }
 
     fn fail(&self, command: u32, error: ErrorCode) {

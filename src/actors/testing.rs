@@ -36,7 +36,7 @@ use crate::{
     protocol::{codes::Disconnect, format::Format, session::Recover},
     rooms::{
         retention::Retention,
-        sequence::{Join, Start, SubId},
+        sequence::{HubId, Join, Start, SubId},
         store_memory::MemoryStore,
         writer::{HistorySettings, HistoryWriter},
     },
@@ -145,7 +145,7 @@ impl World {
             rooms: config.rooms,
         });
         let hub = Hub::start(
-            Format::Frames,
+            Format::JSON,
             &services.hubs,
             &services.limits,
             Metrics::new(),
@@ -162,7 +162,7 @@ impl World {
     /// A hub whose mailbox fills until it is started by this.
     pub fn start_hub(&self, context: Context<Hub>) -> Rc<LocalHub> {
         let Services { hubs, limits, .. } = &*self.services;
-        Hub::start_in(context, Format::Frames, hubs, limits, Metrics::new())
+        Hub::start_in(context, Format::JSON, hubs, limits, Metrics::new())
     }
 
     /// A wire that the hub knows as that session's.
@@ -206,6 +206,14 @@ impl World {
     }
 }
 
+/// The id of a hub for clients who speak JSON.
+pub fn hub_id(number: usize) -> HubId {
+    HubId {
+        number,
+        format: Format::JSON,
+    }
+}
+
 pub fn room(name: &str) -> RoomName {
     RoomName::new(name).unwrap()
 }
@@ -214,9 +222,8 @@ pub fn room(name: &str) -> RoomName {
 pub fn fresh(session: u64) -> Join {
     Join {
         sub: SubId { session, number: 1 },
-        hub: 0,
+        hub: hub_id(0),
         command: session as u32,
-        format: Format::Frames,
         start: Start::Now,
         lasting: Default::default(),
         must_recover: false,

@@ -214,7 +214,7 @@ impl Problem {
             Kind::UnsupportedProtocol,
             format!(
                 "the WebSocket offers the sub-protocol {offered}; this server speaks \
-                 \"centrifuge-json\", which is also what no sub-protocol means"
+                 \"centrifuge-json\", which is also what no sub-protocol means, and \"centrifuge-protobuf\""
             ),
         )
     }

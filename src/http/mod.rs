@@ -11,6 +11,7 @@ pub mod events;
 pub mod health;
 pub mod history;
 pub mod openapi;
+pub mod origin;
 pub mod page;
 pub mod polling;
 pub mod publish;

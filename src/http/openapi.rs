@@ -149,7 +149,6 @@ fn asset(kind: &'static str, content: Bytes) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(kind)
         .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         // A later version of the server has another page.
         .insert_header((header::CACHE_CONTROL, "no-cache"))

@@ -50,7 +50,6 @@ fn file(
     Ok(HttpResponse::Ok()
         .content_type(kind)
         .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         // A later version of the server has another page.
         .insert_header((header::CACHE_CONTROL, "no-cache"))

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
     http::{Method, header},
-    middleware::Next,
-    web::{self, Data, ServiceConfig},
+    web::{self, ServiceConfig},
 };
 
 use super::{
@@ -228,20 +225,4 @@ async fn no_handshake(request: HttpRequest) -> Result<HttpResponse, Problem> {
 
 async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, Problem> {
     Err(Problem::not_found(request.path()))
-}
-
-/// Refuses requests of foreign pages before anything is done for them.
-pub async fn check_origin(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let origin = request.headers().get(header::ORIGIN);
-    if let Some(state) = request.app_data::<Data<State>>()
-        && let Err(problem) = state.must_be_friendly(origin)
-    {
-        return Ok(request.error_response(problem));
-    }
-    next.call(request)
-        .await
-        .map(|response| response.map_into_boxed_body())
 }

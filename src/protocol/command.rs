@@ -1,13 +1,13 @@
-//! What clients send: commands, one JSON object a line, several in a frame.
+//! What clients send: commands, in JSON one object a line, several in a frame.
 //!
 //! Unknown fields are ignored everywhere: SDKs send fields that older servers have never heard of.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-/// One line of a client's frame. Of several requests in one command the first in this order counts.
+/// One message of a client. Of several requests in one command the first in this order counts.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Command<'a> {
@@ -106,8 +106,14 @@ impl Subscribe<'_> {
 pub struct Publish<'a> {
     #[serde(borrow)]
     pub channel: Cow<'a, str>,
-    #[serde(borrow)]
-    pub data: Option<&'a RawValue>,
+    /// Empty: none.
+    #[serde(borrow, deserialize_with = "json")]
+    pub data: &'a [u8],
+}
+
+fn json<'a, 'de: 'a, D: Deserializer<'de>>(field: D) -> Result<&'a [u8], D::Error> {
+    let value = Option::<&RawValue>::deserialize(field)?;
+    Ok(value.map_or(&[], |value| value.get().as_bytes()))
 }
 
 #[derive(Debug, Default, Deserialize)]

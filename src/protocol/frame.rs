@@ -1,11 +1,13 @@
 //! WebSocket frames, built once and shared by every wire they are written to.
 //!
-//! A frame holds one or more messages joined by line feeds. The header (RFC 6455 §5.2; a server does not mask) is put
+//! A frame holds one or more messages: of JSON, joined by line feeds, or of Protobuf, each behind its length. The header (RFC 6455 §5.2; a server does not mask) is put
 //! into room that was left for it, so that nothing is copied.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::codes::Disconnect;
+use prost::Message;
+
+use super::{codes::Disconnect, format::Codec, protobuf};
 
 /// A frame takes no further message beyond this payload, so that clients with small read limits are served.
 pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
@@ -13,19 +15,29 @@ pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
 const HEADER_ROOM: usize = 10;
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PONG: u8 = 0xA;
 
-/// The protocol's ping, an empty object.
-pub const PING: &[u8] = b"{}";
-
-/// Collects messages into one text frame.
+/// Collects messages of one codec into one frame.
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
+    codec: Codec,
     buffer: BytesMut,
 }
 
 impl FrameBuilder {
+    pub fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -35,7 +47,7 @@ impl FrameBuilder {
         self.buffer.len().saturating_sub(HEADER_ROOM)
     }
 
-    /// Starts the next message; the caller writes it, without line feeds, to what it gets.
+    /// Starts the next message of JSON; the caller writes it, without line feeds, to what it gets.
     pub fn message(&mut self) -> &mut BytesMut {
         if self.buffer.is_empty() {
             self.buffer.put_bytes(0, HEADER_ROOM);
@@ -45,13 +57,23 @@ impl FrameBuilder {
         &mut self.buffer
     }
 
+    /// Writes the next message of Protobuf.
+    pub fn put(&mut self, message: &impl Message) {
+        if self.buffer.is_empty() {
+            self.buffer.put_bytes(0, HEADER_ROOM);
+        }
+        message
+            .encode_length_delimited(&mut self.buffer)
+            .expect("the buffer grows as it is written to");
+    }
+
     /// The frame with everything that was written; the builder is empty again. `None` if nothing was.
     pub fn finish(&mut self) -> Option<Bytes> {
         if self.is_empty() {
             return None;
         }
         let mut frame = self.buffer.split();
-        let start = write_header(&mut frame, TEXT);
+        let start = write_header(&mut frame, opcode(self.codec));
         Some(frame.freeze().slice(start..))
     }
 }
@@ -66,7 +88,22 @@ pub fn payload(frame: &Bytes) -> Bytes {
     frame.slice(header.min(frame.len())..)
 }
 
-/// One message as a text frame of its own.
+/// The protocol's ping: a message without anything in it.
+pub fn ping(codec: Codec) -> Bytes {
+    match codec {
+        Codec::Json => text(b"{}"),
+        Codec::Protobuf => frame(BINARY, protobuf::PING),
+    }
+}
+
+fn opcode(codec: Codec) -> u8 {
+    match codec {
+        Codec::Json => TEXT,
+        Codec::Protobuf => BINARY,
+    }
+}
+
+/// One message of JSON as a frame of its own.
 pub fn text(message: &[u8]) -> Bytes {
     frame(TEXT, message)
 }

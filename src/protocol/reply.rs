@@ -1,4 +1,4 @@
-//! What the server sends: replies and pushes, one JSON object a line.
+//! What the server sends: replies and pushes, in JSON one object a line.
 //!
 //! Two traps decide the forms here. A reply without `id` and without `push` is a ping to the SDKs, and a result object
 //! must be there under its command's name even when it is empty.
@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 
 use super::{
     codes::{Disconnect, ErrorCode, Unsubscribe},
+    format::Codec,
     frame::{self, FrameBuilder},
+    protobuf,
 };
 use crate::delta::{Delta, RoomName};
 
@@ -107,10 +109,10 @@ pub struct Refreshed<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Lasting {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    expires: bool,
+    pub(super) expires: bool,
     /// Seconds, at least 1 where it expires: SDKs take nothing else.
     #[serde(skip_serializing_if = "is_zero")]
-    ttl: u32,
+    pub(super) ttl: u32,
 }
 
 impl Lasting {
@@ -201,29 +203,50 @@ struct Reply<'a> {
 }
 
 #[derive(Serialize)]
-struct Push<'a, T: Serialize> {
+struct Push<'a> {
     channel: &'a RoomName,
     #[serde(flatten)]
-    body: T,
+    body: &'a PushBody<'a>,
 }
 
-#[derive(Serialize)]
+/// What a push tells of its room.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum PushBody<'a> {
+pub enum PushBody<'a> {
     Pub(Publication<'a>),
-    Join { info: &'a ClientInfo },
-    Leave { info: &'a ClientInfo },
+    /// It has no offset, so that it moves nobody's position.
+    #[serde(rename = "pub")]
+    Unstored {
+        data: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tags: Option<Tags<'a>>,
+    },
+    /// From a client, and without an offset, too.
+    #[serde(rename = "pub")]
+    Ephemeral {
+        data: &'a RawValue,
+        info: &'a ClientInfo,
+    },
+    Join {
+        info: &'a ClientInfo,
+    },
+    Leave {
+        info: &'a ClientInfo,
+    },
     Unsubscribe(Unsubscribe),
 }
 
 /// Writes the reply to command `id`; `id` is not 0.
 pub fn write_reply(frame: &mut FrameBuilder, id: u32, outcome: &Outcome<'_>) {
-    write(frame, &Reply { id, outcome });
+    match frame.codec() {
+        Codec::Json => write(frame, &Reply { id, outcome }),
+        Codec::Protobuf => frame.put(&protobuf::reply(id, outcome)),
+    }
 }
 
 /// A reply as a frame of its own.
-pub fn reply_frame(id: u32, outcome: &Outcome<'_>) -> Bytes {
-    let mut frame = FrameBuilder::default();
+pub fn reply_frame(codec: Codec, id: u32, outcome: &Outcome<'_>) -> Bytes {
+    let mut frame = FrameBuilder::new(codec);
     write_reply(&mut frame, id, outcome);
     finish(&mut frame)
 }
@@ -232,8 +255,8 @@ pub fn reply_frame(id: u32, outcome: &Outcome<'_>) -> Bytes {
 pub fn write_delta(frame: &mut FrameBuilder, delta: &Delta) {
     // The hot path of fan-out and replay, by hand: a room's name needs no escaping and the data is JSON already.
     let plain = delta.info.is_empty() && !delta.keyed;
-    if !plain {
-        return write_push(frame, &delta.room, PushBody::Pub(delta.into()));
+    if !plain || frame.codec() == Codec::Protobuf {
+        return write_push(frame, &delta.room, &PushBody::Pub(delta.into()));
     }
     let line = frame.message();
     line.reserve(96 + delta.room.as_str().len() + delta.data.len());
@@ -250,55 +273,27 @@ pub fn write_delta(frame: &mut FrameBuilder, delta: &Delta) {
 
 /// A push of data that is not stored, from a client: it has no offset, so that it moves nobody's position.
 pub fn write_ephemeral(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, info: &ClientInfo) {
-    #[derive(Serialize)]
-    struct Ephemeral<'a> {
-        data: &'a RawValue,
-        info: &'a ClientInfo,
-    }
-    #[derive(Serialize)]
-    struct Body<'a> {
-        r#pub: Ephemeral<'a>,
-    }
     let data = raw(data).unwrap_or(RawValue::NULL);
-    let body = Body {
-        r#pub: Ephemeral { data, info },
-    };
-    write_push(frame, room, body);
+    write_push(frame, room, &PushBody::Ephemeral { data, info });
 }
 
 /// A push of a delta that is not stored: it has no offset, so that it moves nobody's position.
 pub fn write_unstored(frame: &mut FrameBuilder, room: &RoomName, data: &Bytes, key: Option<&str>) {
-    #[derive(Serialize)]
-    struct Unstored<'a> {
-        data: &'a RawValue,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tags: Option<Tags<'a>>,
-    }
-    #[derive(Serialize)]
-    struct Body<'a> {
-        r#pub: Unstored<'a>,
-    }
     let data = raw(data).unwrap_or(RawValue::NULL);
     let tags = key.map(|id| Tags { id });
-    write_push(
-        frame,
-        room,
-        Body {
-            r#pub: Unstored { data, tags },
-        },
-    );
+    write_push(frame, room, &PushBody::Unstored { data, tags });
 }
 
-pub fn join_frame(room: &RoomName, info: &ClientInfo) -> Bytes {
-    push_frame(room, PushBody::Join { info })
+pub fn join_frame(codec: Codec, room: &RoomName, info: &ClientInfo) -> Bytes {
+    push_frame(codec, room, &PushBody::Join { info })
 }
 
-pub fn leave_frame(room: &RoomName, info: &ClientInfo) -> Bytes {
-    push_frame(room, PushBody::Leave { info })
+pub fn leave_frame(codec: Codec, room: &RoomName, info: &ClientInfo) -> Bytes {
+    push_frame(codec, room, &PushBody::Leave { info })
 }
 
-pub fn unsubscribe_frame(room: &RoomName, why: Unsubscribe) -> Bytes {
-    push_frame(room, PushBody::Unsubscribe(why))
+pub fn unsubscribe_frame(codec: Codec, room: &RoomName, why: Unsubscribe) -> Bytes {
+    push_frame(codec, room, &PushBody::Unsubscribe(why))
 }
 
 /// Tells a client without a socket what a close frame would.
@@ -308,19 +303,24 @@ pub fn disconnect_frame(why: Disconnect) -> Bytes {
     frame::text(push.to_string().as_bytes())
 }
 
-fn push_frame(room: &RoomName, body: PushBody<'_>) -> Bytes {
-    let mut frame = FrameBuilder::default();
+fn push_frame(codec: Codec, room: &RoomName, body: &PushBody<'_>) -> Bytes {
+    let mut frame = FrameBuilder::new(codec);
     write_push(&mut frame, room, body);
     finish(&mut frame)
 }
 
-fn write_push(frame: &mut FrameBuilder, channel: &RoomName, body: impl Serialize) {
+fn write_push(frame: &mut FrameBuilder, channel: &RoomName, body: &PushBody<'_>) {
     #[derive(Serialize)]
-    struct Line<'a, T: Serialize> {
-        push: Push<'a, T>,
+    struct Line<'a> {
+        push: Push<'a>,
     }
-    let push = Push { channel, body };
-    write(frame, &Line { push });
+    match frame.codec() {
+        Codec::Json => {
+            let push = Push { channel, body };
+            write(frame, &Line { push });
+        }
+        Codec::Protobuf => frame.put(&protobuf::push(channel, body)),
+    }
 }
 
 fn write(frame: &mut FrameBuilder, message: &impl Serialize) {
@@ -386,17 +386,20 @@ mod tests {
     #[test]
     fn empty_results_stand_under_the_name_of_their_command() {
         let line = br#"{"id":5,"unsubscribe":{}}"#;
-        assert_eq!(reply_frame(5, &Outcome::Unsubscribe {}), text(line));
+        assert_eq!(
+            reply_frame(Codec::Json, 5, &Outcome::Unsubscribe {}),
+            text(line)
+        );
         let outcome = Outcome::Presence {
             presence: Presence(&[]),
         };
         assert_eq!(
-            reply_frame(6, &outcome),
+            reply_frame(Codec::Json, 6, &outcome),
             text(br#"{"id":6,"presence":{"presence":{}}}"#)
         );
         let error = Outcome::Error(ErrorCode::NOT_AVAILABLE);
         assert_eq!(
-            reply_frame(7, &error),
+            reply_frame(Codec::Json, 7, &error),
             text(br#"{"id":7,"error":{"code":108,"message":"not available"}}"#)
         );
     }
@@ -414,7 +417,10 @@ mod tests {
             lasting: Lasting::default(),
         };
         let line = br#"{"id":2,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":3}}"#;
-        assert_eq!(reply_frame(2, &Outcome::Subscribe(subscribed)), text(line));
+        assert_eq!(
+            reply_frame(Codec::Json, 2, &Outcome::Subscribe(subscribed)),
+            text(line)
+        );
     }
 
     #[test]
@@ -432,11 +438,11 @@ mod tests {
             text(br#"{"push":{"channel":"r","pub":{"data":1,"info":{"user":"","client":"00000000-0000-0000-0000-000000000000"}}}}"#)
         );
         assert_eq!(
-            join_frame(&room, &info),
+            join_frame(Codec::Json, &room, &info),
             text(br#"{"push":{"channel":"r","join":{"info":{"user":"","client":"00000000-0000-0000-0000-000000000000"}}}}"#)
         );
         assert_eq!(
-            unsubscribe_frame(&room, Unsubscribe::INSUFFICIENT_STATE),
+            unsubscribe_frame(Codec::Json, &room, Unsubscribe::INSUFFICIENT_STATE),
             text(br#"{"push":{"channel":"r","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#)
         );
     }

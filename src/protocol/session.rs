@@ -14,7 +14,9 @@ use self::deadlines::{Deadlines, Ended, ttl};
 use super::{
     codes::{Disconnect, ErrorCode, Unsubscribe},
     command::{self, Command, Connect, Refresh, Subscribe},
+    format::Codec,
     frame::FrameBuilder,
+    protobuf,
     reply::{self, ClientInfo, Connected, Emulated, Lasting, Outcome, Refreshed},
 };
 use crate::{
@@ -231,7 +233,8 @@ impl Session {
     }
 
     /// Handles one frame. Replies that need nobody else are written to `replies`, in the order of their commands;
-    /// everything else becomes an effect. After [`Effect::Close`] nothing is handled.
+    /// everything else becomes an effect. After [`Effect::Close`] nothing is handled. The client speaks the codec of
+    /// `replies`.
     pub fn receive(
         &mut self,
         frame: &[u8],
@@ -239,33 +242,49 @@ impl Session {
         replies: &mut FrameBuilder,
         effects: &mut Vec<Effect>,
     ) {
-        // Even where it is not looked at: the frame as a whole is a text (RFC 6455 §5.6).
-        let frame = match std::str::from_utf8(frame) {
-            Ok(text) => text.as_bytes(),
-            Err(_) => {
-                self.closed = true;
-                effects.push(Effect::Close(Disconnect::BAD_REQUEST));
-                return;
+        match replies.codec() {
+            // Even where it is not looked at: the frame as a whole is a text (RFC 6455 §5.6).
+            Codec::Json if std::str::from_utf8(frame).is_err() => {
+                self.handle(None, policy, replies, effects);
             }
+            Codec::Json => {
+                for line in command::lines(frame) {
+                    self.handle(Command::parse(line), policy, replies, effects);
+                }
+            }
+            Codec::Protobuf => {
+                for message in protobuf::commands(frame) {
+                    let command = message.as_ref().map(Command::from);
+                    self.handle(command, policy, replies, effects);
+                }
+            }
+        }
+    }
+
+    /// Handles one command; `None` is something that is none.
+    fn handle(
+        &mut self,
+        command: Option<Command<'_>>,
+        policy: Policy<'_>,
+        replies: &mut FrameBuilder,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.closed {
+            return;
+        }
+        let handled = match command {
+            Some(command) => self.command(command, policy, effects),
+            None => Err(Refusal::Close(Disconnect::BAD_REQUEST)),
         };
-        for line in command::lines(frame) {
-            if self.closed {
-                return;
+        match handled {
+            Ok(None) => {}
+            Ok(Some((id, outcome))) => reply::write_reply(replies, id, &outcome),
+            Err(Refusal::Error(id, error)) => {
+                reply::write_reply(replies, id, &Outcome::Error(error))
             }
-            let handled = match Command::parse(line) {
-                Some(command) => self.command(command, policy, effects),
-                None => Err(Refusal::Close(Disconnect::BAD_REQUEST)),
-            };
-            match handled {
-                Ok(None) => {}
-                Ok(Some((id, outcome))) => reply::write_reply(replies, id, &outcome),
-                Err(Refusal::Error(id, error)) => {
-                    reply::write_reply(replies, id, &Outcome::Error(error))
-                }
-                Err(Refusal::Close(disconnect)) => {
-                    self.closed = true;
-                    effects.push(Effect::Close(disconnect));
-                }
+            Err(Refusal::Close(disconnect)) => {
+                self.closed = true;
+                effects.push(Effect::Close(disconnect));
             }
         }
     }
@@ -628,16 +647,16 @@ impl Session {
                 ErrorCode::PERMISSION_DENIED.because("only subscribers of the room publish")
             );
         }
-        let data = request
-            .data
-            .ok_or_else(|| ErrorCode::BAD_REQUEST.because("data is missing"))?
-            .get();
+        let data = request.data;
+        if data.is_empty() {
+            return Err(ErrorCode::BAD_REQUEST.because("data is missing"));
+        }
         let most = self.settings.max_delta_bytes;
         if data.len() > most {
             return Err(ErrorCode::LIMIT_EXCEEDED
                 .because(format_args!("a delta takes at most {most} bytes")));
         }
-        let data = compact_json(data.as_bytes()).map_err(|e| ErrorCode::BAD_REQUEST.because(e))?;
+        let data = compact_json(data).map_err(|e| ErrorCode::BAD_REQUEST.because(e))?;
         let rate = namespace.client_publish_rate;
         Ok(match namespace.client_publish {
             ClientPublish::Stored => Effect::PublishStored {

@@ -19,11 +19,11 @@ use uuid::Uuid;
 use self::{answers::Answers, lanes::Lanes, tail::Tail};
 use crate::{
     delta::{Delta, Epoch, Erasure, RoomName},
-    presence::entry::Count,
+    presence::{entry::Count, members::Push},
     protocol::{
         bookmark::SingleRoom,
         codes::{ErrorCode, Unsubscribe},
-        format::Format,
+        format::{Codec, Format},
         reply::{self, ClientInfo, Lasting, Outcome},
     },
 };
@@ -35,8 +35,13 @@ mod tail;
 pub use self::lanes::Op;
 pub use crate::protocol::session::Start;
 
-/// The hub of one worker thread.
-pub type HubId = usize;
+/// The hub of one worker thread for clients of one format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HubId {
+    pub number: usize,
+    /// What all of its subscribers read.
+    pub format: Format,
+}
 
 /// One subscription of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +88,6 @@ pub struct Passing {
 pub struct Join {
     pub sub: SubId,
     pub hub: HubId,
-    /// What all of the hub's subscribers read.
-    pub format: Format,
     /// Id of the command to reply to, where there are commands.
     pub command: u32,
     pub start: Start,
@@ -155,7 +158,6 @@ struct Replay {
 #[derive(Debug)]
 struct Subscriber {
     hub: HubId,
-    format: Format,
     lasting: Lasting,
     phase: Phase,
     is_named: bool,
@@ -266,9 +268,7 @@ impl Sequence {
             let format = self.format(sub);
             self.lanes.seal(format);
             let frame = match format {
-                Format::Frames => {
-                    reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE)
-                }
+                Format::Frames(codec) => self.insufficient_state(codec),
                 // It comes back by itself.
                 Format::Events => Bytes::new(),
             };
@@ -278,16 +278,16 @@ impl Sequence {
 
     /// Data of a client that is delivered to who is here, in order with the deltas, and not stored.
     pub fn ephemeral(&mut self, data: &Bytes, info: &ClientInfo) {
-        if self.lanes.have_audience(Format::Frames) {
-            self.lanes.write_ephemeral(&self.room, data, info);
+        for codec in Codec::ALL {
+            if self.lanes.have_audience(Format::Frames(codec)) {
+                self.lanes.write_ephemeral(codec, &self.room, data, info);
+            }
         }
     }
 
     /// A client subscribes. A number that is already here changes nothing.
     pub fn join(&mut self, join: Join) -> Option<Wait> {
-        let Join {
-            sub, hub, format, ..
-        } = join;
+        let Join { sub, hub, .. } = join;
         if self.subscribers.contains_key(&sub) {
             return None;
         }
@@ -295,7 +295,6 @@ impl Sequence {
             sub,
             Subscriber {
                 hub,
-                format,
                 lasting: join.lasting,
                 phase: Phase::Joining,
                 is_named: join.is_named,
@@ -352,7 +351,8 @@ impl Sequence {
     fn join_unstored(&mut self, sub: SubId, command: u32, recovers: bool, must_recover: bool) {
         if recovers && must_recover {
             let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
-            return self.end(sub, reply::reply_frame(command, &error));
+            let frame = reply::reply_frame(self.format(sub).codec(), command, &error);
+            return self.end(sub, frame);
         }
         let answers = self.answers(sub);
         let frame = answers.unstored(command, recovers, self.position);
@@ -448,17 +448,18 @@ impl Sequence {
         match (replay.unanswered, self.format(sub)) {
             // It comes back by itself, to where it stands.
             (_, Format::Events) => self.end(sub, Bytes::new()),
-            (Some(command), Format::Frames) => {
+            (Some(command), Format::Frames(codec)) => {
                 let error = Outcome::Error(ErrorCode::INTERNAL);
-                self.end(sub, reply::reply_frame(command, &error));
+                self.end(sub, reply::reply_frame(codec, command, &error));
             }
-            (None, Format::Frames) => self.overtaken(sub),
+            (None, Format::Frames(_)) => self.overtaken(sub),
         }
     }
 
     /// A client unsubscribes (`command` is its id), or its session has ended (`None`).
     pub fn leave(&mut self, sub: SubId, hub: HubId, command: Option<u32>) {
-        let frame = command.map(|id| reply::reply_frame(id, &Outcome::Unsubscribe {}));
+        let codec = hub.format.codec();
+        let frame = command.map(|id| reply::reply_frame(codec, id, &Outcome::Unsubscribe {}));
         let Some(subscriber) = self.subscribers.get(&sub) else {
             // The room ended it first; the reply is owed all the same.
             if let Some(frame) = frame {
@@ -468,12 +469,12 @@ impl Sequence {
             return;
         };
         match &subscriber.phase {
-            Phase::Live => self.lanes.seal(subscriber.format),
+            Phase::Live => self.lanes.seal(hub.format),
             Phase::Waiting(replay) | Phase::Replaying(replay) if frame.is_some() => {
                 // An SDK that waits for the answer in vain sends no other subscribe meanwhile, and then reconnects.
                 if let Some(id) = replay.unanswered {
                     let error = ErrorCode::INTERNAL.because("unsubscribed before it was answered");
-                    let frame = reply::reply_frame(id, &Outcome::Error(error));
+                    let frame = reply::reply_frame(codec, id, &Outcome::Error(error));
                     let session = sub.session;
                     self.push_op(sub, Op::Reply { session, frame });
                 }
@@ -489,14 +490,15 @@ impl Sequence {
         let Some(subscriber) = self.subscribers.get(&sub) else {
             return;
         };
-        let mut frame = reply::unsubscribe_frame(&self.room, why);
+        let codec = subscriber.hub.format.codec();
+        let mut frame = reply::unsubscribe_frame(codec, &self.room, why);
         match &subscriber.phase {
-            Phase::Live => self.lanes.seal(subscriber.format),
+            Phase::Live => self.lanes.seal(subscriber.hub.format),
             Phase::Waiting(replay) | Phase::Replaying(replay) => {
                 // A client that waits for the reply to its subscribe takes nothing else for an end.
                 if let Some(command) = replay.unanswered {
                     let error = Outcome::Error(ErrorCode::PERMISSION_DENIED.because(why.reason));
-                    frame = reply::reply_frame(command, &error);
+                    frame = reply::reply_frame(codec, command, &error);
                 }
             }
             Phase::Joining => {}
@@ -515,21 +517,27 @@ impl Sequence {
     }
 
     /// Tells those who asked for it that somebody joined or left.
-    pub fn membership(&mut self, frame: Bytes) {
-        if self.lanes.have_audience(Format::Frames) {
-            self.lanes.membership(frame);
+    pub fn membership(&mut self, push: &Push) {
+        for codec in Codec::ALL {
+            if self.lanes.have_audience(Format::Frames(codec)) {
+                let frame = match push {
+                    Push::Join(info) => reply::join_frame(codec, &self.room, info),
+                    Push::Leave(info) => reply::leave_frame(codec, &self.room, info),
+                };
+                self.lanes.membership(codec, frame);
+            }
         }
     }
 
     /// Tells one of them that it has joined, if it asked to be told.
-    pub fn own_join(&mut self, sub: SubId, frame: Bytes) {
+    pub fn own_join(&mut self, sub: SubId, info: &ClientInfo) {
         if let Some(subscriber) = self.subscribers.get(&sub)
             && matches!(subscriber.phase, Phase::Live)
             && subscriber.join_leave
         {
-            let session = sub.session;
-            self.lanes
-                .push(subscriber.hub, Op::Reply { session, frame });
+            let (session, hub) = (sub.session, subscriber.hub);
+            let frame = reply::join_frame(hub.format.codec(), &self.room, info);
+            self.lanes.push(hub, Op::Reply { session, frame });
         }
     }
 
@@ -585,10 +593,7 @@ impl Sequence {
         };
         self.tail.end();
         match (replay.unanswered, self.format(sub)) {
-            (None, Format::Frames) => {
-                let frame = reply::unsubscribe_frame(&self.room, Unsubscribe::INSUFFICIENT_STATE);
-                self.end(sub, frame);
-            }
+            (None, Format::Frames(codec)) => self.end(sub, self.insufficient_state(codec)),
             _ => self.lost(sub, *replay),
         }
     }
@@ -600,8 +605,8 @@ impl Sequence {
         let command = replay.unanswered.unwrap_or_default();
         if replay.must_recover {
             let error = Outcome::Error(ErrorCode::UNRECOVERABLE_POSITION);
-            self.end(sub, reply::reply_frame(command, &error));
-            return;
+            let frame = reply::reply_frame(self.format(sub).codec(), command, &error);
+            return self.end(sub, frame);
         }
         let answers = self.answers(sub);
         let frame = answers.unrecovered(command, self.position);
@@ -618,7 +623,7 @@ impl Sequence {
             frame,
             join_leave: subscriber.join_leave,
         };
-        self.lanes.attach(subscriber.hub, subscriber.format, op);
+        self.lanes.attach(subscriber.hub, op);
         match subscriber.info.as_deref().cloned() {
             Some(info) => self.news.push(Membership::Came { sub, info }),
             None => {
@@ -667,8 +672,11 @@ impl Sequence {
     fn format(&self, sub: SubId) -> Format {
         self.subscribers
             .get(&sub)
-            .map(|s| s.format)
-            .unwrap_or_default()
+            .map_or(Format::JSON, |s| s.hub.format)
+    }
+
+    fn insufficient_state(&self, codec: Codec) -> Bytes {
+        reply::unsubscribe_frame(codec, &self.room, Unsubscribe::INSUFFICIENT_STATE)
     }
 
     /// The replay of a subscriber that waits; it is to be set on its way in the same step.

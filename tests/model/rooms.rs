@@ -7,10 +7,8 @@ use roomwire::{
     access::Access,
     config::{ClientPublish, Config, Namespace, Namespaces, RoomAccess},
     delta::{Delta, Erasure, RoomName},
-    protocol::{
-        frame::FRAME_TARGET_BYTES,
-        reply::{self, ClientInfo},
-    },
+    presence::members::Push,
+    protocol::{frame::FRAME_TARGET_BYTES, reply::ClientInfo},
     rooms::{
         history::{History, Page, PageLimit},
         retention::Retention,
@@ -236,11 +234,11 @@ impl Life {
         self.done.drain(..).for_each(|hub| sequence.hub_done(hub));
         // Whom presence tells what is tested with presence; here it is told at once.
         for news in sequence.take_news() {
-            sequence.membership(match news {
-                Membership::Came { info, .. } => reply::join_frame(&self.name, &info),
+            sequence.membership(&match news {
+                Membership::Came { info, .. } => Push::Join(info),
                 Membership::Went { client } => {
                     let (user, id, info) = ("".into(), client, None);
-                    reply::leave_frame(&self.name, &ClientInfo { user, id, info })
+                    Push::Leave(ClientInfo { user, id, info })
                 }
             });
         }

@@ -6,7 +6,7 @@ use roomwire::{
     delta::RoomName,
     protocol::{
         codes::Disconnect,
-        format::Format,
+        format::{Codec, Format},
         frame::FrameBuilder,
         reply::{self, Outcome},
         session::{self as protocol, Effect, Policy, SessionSettings},
@@ -42,7 +42,7 @@ enum ToHub {
 
 struct Session {
     core: protocol::Session,
-    hub: HubId,
+    hub: usize,
     wire: Wire,
     /// Frames of the client that were not read yet.
     inbox: VecDeque<String>,
@@ -145,9 +145,11 @@ impl Server {
         let due = life.flush();
         let any = !due.is_empty();
         for (hub, ops) in due {
-            tell(|| format!("room {} gives hub {hub} {ops:?}", life.name));
+            tell(|| format!("room {} gives hub {} {ops:?}", life.name, hub.number));
             let room = life.key;
-            self.hubs[hub].mailbox.push_back(ToHub::Work { room, ops });
+            self.hubs[hub.number]
+                .mailbox
+                .push_back(ToHub::Work { room, ops });
         }
         any
     }
@@ -315,8 +317,7 @@ impl Server {
                         session: id,
                         number,
                     },
-                    hub,
-                    format: Format::Frames,
+                    hub: hub_id(hub),
                     command,
                     start,
                     lasting,
@@ -350,7 +351,11 @@ impl Server {
                 if let Some(life) = self.rooms.get_mut(&index_of(&room)) {
                     life.send(Message::Ephemeral(data, info));
                 }
-                wire.push(&reply::reply_frame(command, &Outcome::Publish {}));
+                wire.push(&reply::reply_frame(
+                    Codec::Json,
+                    command,
+                    &Outcome::Publish {},
+                ));
             }
             Effect::Close(why) => wire.close(why),
             Effect::Refused | Effect::Unwelcome(_) => panic!("every client may come"),
@@ -373,7 +378,7 @@ impl Server {
     }
 
     /// Notices for a life that is over reach nobody.
-    fn pass_on(&mut self, hub: HubId, notices: &mut Vec<Notice<u64>>) {
+    fn pass_on(&mut self, hub: usize, notices: &mut Vec<Notice<u64>>) {
         for notice in notices.drain(..) {
             let (Notice::Done(key) | Notice::Credit(key, _) | Notice::Skipped(key, _)) = notice
             else {
@@ -385,7 +390,7 @@ impl Server {
             match notice {
                 Notice::Credit(_, sub) => life.send(Message::Credit(sub)),
                 Notice::Skipped(_, sub) => life.send(Message::Skipped(sub)),
-                _ => life.hub_done(hub),
+                _ => life.hub_done(hub_id(hub)),
             }
         }
     }
@@ -412,10 +417,18 @@ impl Server {
     }
 }
 
-fn leave(session: u64, number: u32, hub: HubId, command: Option<u32>) -> Message {
+/// The model's clients speak JSON.
+fn hub_id(number: usize) -> HubId {
+    HubId {
+        number,
+        format: Format::JSON,
+    }
+}
+
+fn leave(session: u64, number: u32, hub: usize, command: Option<u32>) -> Message {
     Message::Leave {
         sub: SubId { session, number },
-        hub,
+        hub: hub_id(hub),
         command,
     }
 }

@@ -73,6 +73,9 @@ pub enum Sdk {
     /// The current JavaScript SDK without WebSockets, over this transport.
     #[allow(non_camel_case_types)]
     emulated(&'static str),
+    /// Another one in its build for Protobuf.
+    #[allow(non_camel_case_types)]
+    protobuf(&'static Sdk),
     /// What Chromium itself can do.
     #[allow(non_camel_case_types)]
     browser,
@@ -86,6 +89,11 @@ impl Sdk {
             Self::emulated(transport) => {
                 let mut command = Self::javascript("current").command(scenario);
                 command.env("ROOMWIRE_TRANSPORT", transport);
+                command
+            }
+            Self::protobuf(sdk) => {
+                let mut command = sdk.command(scenario);
+                command.env("ROOMWIRE_FORMAT", "protobuf");
                 command
             }
             Self::javascript(version) => {

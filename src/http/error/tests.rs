@@ -25,7 +25,7 @@ fn one_of_each() -> Vec<Problem> {
         Problem::bad_parameter("limit", "x", "a number"),
         Problem::bad_idempotency_key(""),
         Problem::bad_client_id("me"),
-        Problem::unsupported_protocol("centrifuge-protobuf"),
+        Problem::unsupported_protocol("mqtt"),
         Problem::denied(Denied::NoKey),
         Problem::denied(Denied::Token(TokenError::Expired)),
         Problem::denied(Denied::Room {

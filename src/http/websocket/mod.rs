@@ -13,7 +13,7 @@ use actix_codec::{Framed, FramedParts};
 use actix_http::{
     Request, Response,
     body::BodySize,
-    h1::{self, Codec, Message},
+    h1::{self, Message},
     ws::handshake_response,
 };
 use actix_web::{
@@ -28,26 +28,41 @@ use super::{
     connection::Connection,
     credentials,
     error::Problem,
+    origin::no_sniffing,
     routes::{State, WEBSOCKET_PATH},
 };
 use crate::{
     actors::{hub::LocalHub, life::Admission, session::Session},
     metrics::Transport,
+    protocol::format::Codec,
 };
 
-/// The client protocol's name where sub-protocols are named.
-const JSON_PROTOCOL: &str = "centrifuge-json";
+/// The client protocol's names where sub-protocols are named.
+const PROTOCOLS: [(&str, Codec); 2] = [
+    ("centrifuge-json", Codec::Json),
+    ("centrifuge-protobuf", Codec::Protobuf),
+];
 
-type Handshake = Framed<Connection, Codec>;
+/// The hubs of this worker thread for clients with a socket, by what they speak.
+#[derive(Clone)]
+pub struct Sockets {
+    pub json: Rc<LocalHub>,
+    pub protobuf: Rc<LocalHub>,
+}
+
+/// What is spoken on a socket, and the name to answer with if it was asked for by name.
+type Spoken = (Option<&'static str>, Codec);
+
+type Handshake = Framed<Connection, h1::Codec>;
 
 /// Answers one handshake, and starts its session on this thread.
 pub async fn upgrade(
     request: Request,
     mut connection: Handshake,
     state: Arc<State>,
-    hub: Rc<LocalHub>,
+    sockets: Sockets,
 ) -> Result<(), actix_web::Error> {
-    let (protocol, admission) = match check(&request, &state) {
+    let ((protocol, codec), admission) = match check(&request, &state) {
         Ok(accepted) => accepted,
         Err(problem) => {
             state.services.metrics.connection_refused(problem.slug());
@@ -65,6 +80,10 @@ pub async fn upgrade(
     let limits = &state.services.limits;
     let wire = Rc::new(SocketWire::new(io.into_inner(), limits.max_outbox_bytes));
     let pump = Pump::new(wire.clone(), limits.max_command_bytes, read_buf);
+    let hub = match codec {
+        Codec::Json => sockets.json,
+        Codec::Protobuf => sockets.protobuf,
+    };
     let token = credentials::token(request.headers(), state.services.access.cookie());
     let session = Session::new(
         Transport::WebSocket,
@@ -82,7 +101,7 @@ pub async fn upgrade(
     Ok(())
 }
 
-fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admission), Problem> {
+fn check(request: &Request, state: &State) -> Result<(Spoken, Admission), Problem> {
     if request.path() != WEBSOCKET_PATH {
         return Err(Problem::not_found(request.path()));
     }
@@ -96,15 +115,15 @@ fn check(request: &Request, state: &State) -> Result<(Option<&'static str>, Admi
     state.must_take_clients()?;
     actix_http::ws::verify_handshake(request.head())
         .map_err(|error| Problem::upgrade_required(&error.to_string()))?;
-    let protocol = sub_protocol(request)?;
-    Ok((protocol, state.admit()?))
+    let spoken = spoken(request)?;
+    Ok((spoken, state.admit()?))
 }
 
-/// The sub-protocol to answer with, of those that are asked for.
+/// Of the sub-protocols that are asked for, the first that is spoken here.
 ///
-/// JSON is what is spoken when nothing is asked for, and then nothing may be answered: clients that asked for nothing
-/// refuse a sub-protocol. An empty header counts as none, as one SDK sends it.
-fn sub_protocol(request: &Request) -> Result<Option<&'static str>, Problem> {
+/// Without any it is JSON, or what the query asks for, and then no sub-protocol may be answered: clients that asked for
+/// none refuse one. An empty header counts as none, as one SDK sends it.
+fn spoken(request: &Request) -> Result<Spoken, Problem> {
     let asked: Vec<&str> = request
         .headers()
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -113,17 +132,25 @@ fn sub_protocol(request: &Request) -> Result<Option<&'static str>, Problem> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    match &asked[..] {
-        [] => Ok(None),
-        asked if asked.contains(&JSON_PROTOCOL) => Ok(Some(JSON_PROTOCOL)),
-        asked => Err(Problem::unsupported_protocol(&asked.join(", "))),
+    if asked.is_empty() {
+        let query = request.uri().query().unwrap_or_default();
+        let asks = |pair| matches!(pair, "format=protobuf" | "cf_protocol=protobuf");
+        return Ok(match query.split('&').any(asks) {
+            true => (None, Codec::Protobuf),
+            false => (None, Codec::Json),
+        });
+    }
+    let known = |name: &&str| PROTOCOLS.into_iter().find(|(known, _)| known == name);
+    match asked.iter().find_map(known) {
+        Some((name, codec)) => Ok((Some(name), codec)),
+        None => Err(Problem::unsupported_protocol(&asked.join(", "))),
     }
 }
 
 async fn refuse(connection: &mut Handshake, problem: &Problem) -> Result<(), actix_web::Error> {
     let (status, headers, body) = problem.to_response_parts();
     let mut response = Response::build(status);
-    for header in headers {
+    for header in headers.into_iter().chain([no_sniffing()]) {
         response.insert_header(header);
     }
     response.force_close();

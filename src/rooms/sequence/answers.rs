@@ -11,7 +11,7 @@ use crate::{
         bookmark::SingleRoom,
         codes::ErrorCode,
         event,
-        format::Format,
+        format::{Codec, Format},
         frame::FrameBuilder,
         reply::{self, ClientInfo, Lasting, Outcome, Presence, Publication, Subscribed},
     },
@@ -31,34 +31,34 @@ impl Answers<'_> {
     /// A subscription that begins at `offset` and asked for nothing earlier.
     pub fn fresh(&self, command: u32, offset: u64) -> Bytes {
         match self.format {
-            Format::Frames => subscribed(command, self.placed(offset)),
+            Format::Frames(codec) => subscribed(codec, command, self.placed(offset)),
             Format::Events => Bytes::new(),
         }
     }
 
     /// A subscription that begins behind `offset` with these deltas; one that `recovers` has missed nothing.
     pub fn begun(&self, command: u32, offset: u64, recovers: bool, deltas: &[Arc<Delta>]) -> Bytes {
-        if self.format == Format::Events {
+        let Format::Frames(codec) = self.format else {
             return self.pushes(deltas);
-        }
+        };
         let begun = Subscribed {
             recovered: recovers,
             was_recovering: recovers,
             publications: deltas.iter().map(|d| Publication::from(&**d)).collect(),
             ..self.placed(offset)
         };
-        subscribed(command, begun)
+        subscribed(codec, command, begun)
     }
 
     /// A subscription that goes on from `offset` and has missed something for good.
     pub fn unrecovered(&self, command: u32, offset: u64) -> Bytes {
         match self.format {
-            Format::Frames => {
+            Format::Frames(codec) => {
                 let lost = Subscribed {
                     was_recovering: true,
                     ..self.placed(offset)
                 };
-                subscribed(command, lost)
+                subscribed(codec, command, lost)
             }
             Format::Events => event::reload(self.room, &self.ids(), offset),
         }
@@ -68,8 +68,9 @@ impl Answers<'_> {
     /// is at `offset`.
     pub fn unstored(&self, command: u32, was_recovering: bool, offset: u64) -> Bytes {
         match self.format {
-            Format::Frames => {
-                reply::reply_frame(command, &Outcome::SubscribeUnstored { was_recovering })
+            Format::Frames(codec) => {
+                let outcome = Outcome::SubscribeUnstored { was_recovering };
+                reply::reply_frame(codec, command, &outcome)
             }
             Format::Events if was_recovering => self.unrecovered(command, offset),
             Format::Events => Bytes::new(),
@@ -79,8 +80,8 @@ impl Answers<'_> {
     /// Deltas as pushes; nothing for none.
     pub fn pushes(&self, deltas: &[Arc<Delta>]) -> Bytes {
         match self.format {
-            Format::Frames => {
-                let mut frame = FrameBuilder::default();
+            Format::Frames(codec) => {
+                let mut frame = FrameBuilder::new(codec);
                 for delta in deltas {
                     reply::write_delta(&mut frame, delta);
                 }
@@ -115,16 +116,16 @@ impl Answers<'_> {
 }
 
 /// The answer to `presence_stats`.
-pub fn presence_stats(command: u32, stats: Stats) -> Bytes {
+pub fn presence_stats(codec: Codec, command: u32, stats: Stats) -> Bytes {
     let outcome = Outcome::PresenceStats {
         num_clients: stats.clients,
         num_users: stats.users,
     };
-    reply::reply_frame(command, &outcome)
+    reply::reply_frame(codec, command, &outcome)
 }
 
 /// The answer to `presence` in a room where these clients are, or too many.
-pub fn presence(command: u32, present: Result<Vec<ClientInfo>, TooMany>) -> Bytes {
+pub fn presence(codec: Codec, command: u32, present: Result<Vec<ClientInfo>, TooMany>) -> Bytes {
     let outcome = match &present {
         Ok(present) => Outcome::Presence {
             presence: Presence(present),
@@ -133,9 +134,9 @@ pub fn presence(command: u32, present: Result<Vec<ClientInfo>, TooMany>) -> Byte
             ErrorCode::NOT_AVAILABLE.because("too many are in the room; ask for presence_stats"),
         ),
     };
-    reply::reply_frame(command, &outcome)
+    reply::reply_frame(codec, command, &outcome)
 }
 
-fn subscribed(command: u32, subscribed: Subscribed<'_>) -> Bytes {
-    reply::reply_frame(command, &Outcome::Subscribe(subscribed))
+fn subscribed(codec: Codec, command: u32, subscribed: Subscribed<'_>) -> Bytes {
+    reply::reply_frame(codec, command, &Outcome::Subscribe(subscribed))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Format, HubId, Passing, SubId};
+use super::{Codec, Format, HubId, Passing, SubId};
 use crate::{
     delta::{Delta, RoomName},
     protocol::{
@@ -52,8 +52,6 @@ pub enum Op {
 /// What goes to one hub.
 #[derive(Debug, Default)]
 struct Lane {
-    /// What those who are attached read.
-    format: Format,
     ops: Vec<Op>,
     bytes: usize,
     /// The hub has not finished what it was last given.
@@ -80,7 +78,8 @@ enum Written {
 #[derive(Debug)]
 pub struct Lanes {
     lanes: HashMap<HubId, Lane>,
-    frames: Burst,
+    json: Burst,
+    protobuf: Burst,
     events: Burst,
     skips: bool,
 }
@@ -90,7 +89,8 @@ impl Lanes {
     pub fn new(ids: SingleRoom) -> Self {
         Self {
             lanes: HashMap::new(),
-            frames: Burst::of(Written::Frame(FrameBuilder::default())),
+            json: Burst::of(Written::Frame(FrameBuilder::new(Codec::Json))),
+            protobuf: Burst::of(Written::Frame(FrameBuilder::new(Codec::Protobuf))),
             events: Burst::of(Written::Events(BytesMut::new(), ids)),
             skips: false,
         }
@@ -105,18 +105,18 @@ impl Lanes {
     /// Bytes of live messages that wait for hubs.
     pub fn waiting_bytes(&self) -> usize {
         let lanes = self.lanes.values().map(|lane| lane.bytes).sum::<usize>();
-        self.frames.len() + self.events.len() + lanes
+        self.json.len() + self.protobuf.len() + self.events.len() + lanes
     }
 
     /// Whether somebody of the format gets what is live.
     pub fn have_audience(&self, format: Format) -> bool {
-        let mut lanes = self.lanes.values();
-        lanes.any(|lane| lane.attached > 0 && lane.format == format)
+        let mut lanes = self.lanes.iter();
+        lanes.any(|(hub, lane)| lane.attached > 0 && hub.format == format)
     }
 
     pub fn write_delta(&mut self, format: Format, delta: &Delta) {
-        if format == Format::Frames {
-            self.begin_frame(delta.exclude.map(client_id::session_of));
+        if let Format::Frames(codec) = format {
+            self.begin_frame(codec, delta.exclude.map(client_id::session_of));
         }
         let burst = self.burst(format);
         if burst.deltas == 0 {
@@ -136,8 +136,8 @@ impl Lanes {
     }
 
     pub fn write_passing(&mut self, format: Format, room: &RoomName, passing: &Passing) {
-        if format == Format::Frames {
-            self.begin_frame(passing.exclude.map(client_id::session_of));
+        if let Format::Frames(codec) = format {
+            self.begin_frame(codec, passing.exclude.map(client_id::session_of));
         }
         let burst = self.burst(format);
         if burst.deltas == 0 {
@@ -153,12 +153,19 @@ impl Lanes {
     }
 
     /// Those who read events are told only what they can come back to.
-    pub fn write_ephemeral(&mut self, room: &RoomName, data: &Bytes, info: &ClientInfo) {
-        self.begin_frame(None);
-        if let Written::Frame(frame) = &mut self.frames.written {
+    pub fn write_ephemeral(
+        &mut self,
+        codec: Codec,
+        room: &RoomName,
+        data: &Bytes,
+        info: &ClientInfo,
+    ) {
+        let format = Format::Frames(codec);
+        self.begin_frame(codec, None);
+        if let Written::Frame(frame) = &mut self.burst(format).written {
             reply::write_ephemeral(frame, room, data, info);
         }
-        self.seal_if_full(Format::Frames);
+        self.seal_if_full(format);
     }
 
     /// Closes the format's burst: what comes next in any lane comes behind it.
@@ -181,11 +188,10 @@ impl Lanes {
         self.lanes.entry(hub).or_default().push(op);
     }
 
-    /// From here on a subscriber at `hub` gets what is live. All of a hub's subscribers have one format.
-    pub fn attach(&mut self, hub: HubId, format: Format, op: Op) {
-        self.seal(format);
+    /// From here on a subscriber at `hub` gets what is live.
+    pub fn attach(&mut self, hub: HubId, op: Op) {
+        self.seal(hub.format);
         let lane = self.lanes.entry(hub).or_default();
-        lane.format = format;
         lane.attached += 1;
         lane.push(op);
     }
@@ -197,18 +203,19 @@ impl Lanes {
         }
     }
 
-    /// Tells those who asked for it that somebody joined or left.
-    pub fn membership(&mut self, frame: Bytes) {
-        self.seal(Format::Frames);
-        self.push_to_audience(Format::Frames, &Op::Membership { frame });
+    /// Tells those of the codec who asked for it that somebody joined or left.
+    pub fn membership(&mut self, codec: Codec, frame: Bytes) {
+        let format = Format::Frames(codec);
+        self.seal(format);
+        self.push_to_audience(format, &Op::Membership { frame });
     }
 
     /// What hubs that are not busy have to do. They are busy until [`Lanes::done`].
     pub fn next(&mut self) -> Vec<(HubId, Vec<Op>)> {
         for format in Format::ALL {
             // While all who get it are busy, the burst grows on.
-            let mut lanes = self.lanes.values();
-            if lanes.any(|lane| !lane.busy && lane.attached > 0 && lane.format == format) {
+            let mut lanes = self.lanes.iter();
+            if lanes.any(|(hub, lane)| !lane.busy && lane.attached > 0 && hub.format == format) {
                 self.seal(format);
             }
         }
@@ -231,17 +238,19 @@ impl Lanes {
 
     fn burst(&mut self, format: Format) -> &mut Burst {
         match format {
-            Format::Frames => &mut self.frames,
+            Format::Frames(Codec::Json) => &mut self.json,
+            Format::Frames(Codec::Protobuf) => &mut self.protobuf,
             Format::Events => &mut self.events,
         }
     }
 
     /// What is written next to the frame is for all but `except`, as the whole burst is. Who reads events has no id that
     /// could be excepted.
-    fn begin_frame(&mut self, except: Option<u64>) {
-        if self.frames.except != except {
-            self.seal(Format::Frames);
-            self.frames.except = except;
+    fn begin_frame(&mut self, codec: Codec, except: Option<u64>) {
+        let format = Format::Frames(codec);
+        if self.burst(format).except != except {
+            self.seal(format);
+            self.burst(format).except = except;
         }
     }
 
@@ -252,9 +261,10 @@ impl Lanes {
     }
 
     fn push_to_audience(&mut self, format: Format, op: &Op) {
-        let lanes = self.lanes.values_mut();
-        for lane in lanes.filter(|lane| lane.attached > 0 && lane.format == format) {
-            lane.push(op.clone());
+        for (hub, lane) in &mut self.lanes {
+            if lane.attached > 0 && hub.format == format {
+                lane.push(op.clone());
+            }
         }
     }
 }

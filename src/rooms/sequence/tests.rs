@@ -4,7 +4,14 @@ use crate::protocol::session::Recover;
 
 mod replay;
 
-const HUB: HubId = 0;
+const HUB: HubId = hub(0);
+
+const fn hub(number: usize) -> HubId {
+    HubId {
+        number,
+        format: Format::JSON,
+    }
+}
 
 fn name() -> RoomName {
     RoomName::new("r").unwrap()
@@ -23,7 +30,6 @@ fn fresh(session: u64) -> Join {
         sub: sub(session),
         hub: HUB,
         command: 100 + session as u32,
-        format: Format::Frames,
         start: Start::Now,
         lasting: Default::default(),
         must_recover: false,
@@ -228,12 +234,15 @@ fn a_delta_that_excludes_a_client_goes_out_apart_and_its_replay_leaves_nobody_ou
 fn a_hub_that_has_nobody_here_any_more_does_not_cut_the_frames_of_the_others() {
     let mut room = room_at(0);
     room.join(fresh(1));
-    room.join(Join { hub: 1, ..fresh(2) });
+    room.join(Join {
+        hub: hub(1),
+        ..fresh(2)
+    });
     given(&mut room, HUB);
-    room.leave(sub(2), 1, None);
-    room.hub_done(1);
-    given(&mut room, 1);
-    room.hub_done(1);
+    room.leave(sub(2), hub(1), None);
+    room.hub_done(hub(1));
+    given(&mut room, hub(1));
+    room.hub_done(hub(1));
     for offset in 1..=3 {
         room.deltas(&deltas([offset]));
         given(&mut room, HUB);
@@ -245,8 +254,8 @@ fn a_hub_that_has_nobody_here_any_more_does_not_cut_the_frames_of_the_others() {
 #[test]
 fn an_unsubscribe_is_answered_even_if_the_room_was_first() {
     let mut room = room_at(5);
-    room.leave(sub(1), 3, Some(9));
-    assert_eq!(given(&mut room, 3), ["reply done"]);
+    room.leave(sub(1), hub(3), Some(9));
+    assert_eq!(given(&mut room, hub(3)), ["reply done"]);
 }
 
 fn member(session: u64) -> Join {
@@ -301,18 +310,18 @@ fn those_who_are_not_known_by_name_are_counted_while_they_follow_the_room() {
 #[test]
 fn a_joiner_is_told_of_itself_behind_its_reply_and_never_after_it_left() {
     let mut room = room_at(0);
-    let joined = || reply::join_frame(&name(), &someone(1));
+    let join = Push::Join(someone(1));
     room.join(member(1));
-    room.own_join(sub(1), joined());
-    room.membership(joined());
+    room.own_join(sub(1), &someone(1));
+    room.membership(&join);
     assert_eq!(
         given(&mut room, HUB),
         ["attach 1 at 0", "reply join", "all join"]
     );
     room.hub_done(HUB);
     room.leave(sub(1), HUB, None);
-    room.own_join(sub(1), joined());
-    room.membership(joined());
+    room.own_join(sub(1), &someone(1));
+    room.membership(&join);
     assert_eq!(given(&mut room, HUB), ["detach 1 "]);
 }
 
@@ -358,6 +367,52 @@ fn a_room_with_nobody_in_it_keeps_nothing() {
     assert!(!room.is_idle(), "its hub is still at work");
     room.hub_done(HUB);
     assert!(room.is_idle() && room.tail.behind(0).next().is_none());
+}
+
+#[test]
+fn each_codec_gets_frames_of_its_own_and_only_while_somebody_reads_it() {
+    const PROTOBUF: HubId = HubId {
+        number: 1,
+        format: Format::PROTOBUF,
+    };
+    let mut room = room_at(7);
+    room.join(fresh(1));
+    room.deltas(&deltas([8]));
+    room.join(Join {
+        hub: PROTOBUF,
+        ..fresh(2)
+    });
+    room.deltas(&deltas([9]));
+    room.membership(&Push::Join(someone(3)));
+    room.ephemeral(&"1".into(), &someone(3));
+    let mut told = room.next_for_hubs();
+    told.sort_by_key(|(hub, _)| *hub);
+    // How a WebSocket frame of text begins, and one of bytes.
+    for ((hub, ops), (expected, opcode, deltas)) in
+        told.iter().zip([(HUB, 0x81, 2), (PROTOBUF, 0x82, 1)])
+    {
+        assert_eq!(*hub, expected);
+        let mut counts = vec![];
+        for op in ops {
+            let frame = match op {
+                Op::Live { frame, deltas, .. } => {
+                    counts.push(*deltas);
+                    frame
+                }
+                Op::Attach { frame, .. } | Op::Membership { frame } => frame,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(frame[0], opcode, "{op:?}");
+        }
+        assert_eq!(counts, [deltas, 0], "what is stored, and what is not");
+    }
+    room.leave(sub(2), PROTOBUF, None);
+    told.iter().for_each(|(hub, _)| room.hub_done(*hub));
+    room.next_for_hubs();
+    let before = room.lanes.waiting_bytes();
+    room.leave(sub(1), HUB, None);
+    room.deltas(&deltas([10]));
+    assert_eq!(room.lanes.waiting_bytes(), before, "nobody reads it");
 }
 
 #[test]

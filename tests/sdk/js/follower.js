@@ -26,6 +26,25 @@ function endpoint(url) {
   return transport ? [{ transport, endpoint: http(url, `/connection/${transport}`) }] : url;
 }
 
+/** In Protobuf data is bytes, and what they mean is the application's business: here it is JSON. */
+const protobuf = process.env.ROOMWIRE_FORMAT === 'protobuf';
+const encode = (data) => (protobuf ? new TextEncoder().encode(JSON.stringify(data)) : data);
+const decode = (data) => (protobuf ? JSON.parse(new TextDecoder().decode(data)) : data);
+const decoded = (publication) => ({ ...publication, data: decode(publication.data) });
+
+/** A subscription that is given and gives objects, whatever its client speaks. */
+function ofObjects(subscription) {
+  const publish = subscription.publish.bind(subscription);
+  const history = subscription.history.bind(subscription);
+  return Object.assign(subscription, {
+    publish: (data) => publish(encode(data)),
+    history: async (options) => {
+      const result = await history(options);
+      return { ...result, publications: result.publications.map(decoded) };
+    },
+  });
+}
+
 /** Everything that happened to a client, besides its publications. */
 export function open(Centrifuge, url) {
   const client = new Centrifuge(endpoint(url), {
@@ -59,7 +78,8 @@ export class Follower {
     this.publications = [];
     this.subscribed = [];
     this.unsubscribed = [];
-    this.subscription = client.newSubscription(room, { recoverable: true, ...options });
+    const subscription = client.newSubscription(room, { recoverable: true, ...options });
+    this.subscription = ofObjects(subscription);
     this.subscription.on('subscribed', (context) => this.#joined(context));
     this.subscription.on('publication', (context) => this.#received(context));
     this.subscription.on('unsubscribed', (context) => this.unsubscribed.push(context));
@@ -83,7 +103,8 @@ export class Follower {
     else if (!context.recovered) this.seen.push(['reload', at]);
   }
 
-  #received(context) {
+  #received(received) {
+    const context = decoded(received);
     this.publications.push(context);
     if (context.offset) this.seen.push(['delta', context.offset, context.data]);
   }

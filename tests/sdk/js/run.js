@@ -9,7 +9,8 @@ import * as events from './events.js';
 
 const [version, name] = process.argv.slice(2);
 const packages = { current: 'centrifuge', older: 'centrifuge-old' };
-const { Centrifuge } = createRequire(import.meta.url)(packages[version]);
+const build = process.env.ROOMWIRE_FORMAT === 'protobuf' ? '/build/protobuf' : '';
+const { Centrifuge } = createRequire(import.meta.url)(packages[version] + build);
 
 try {
   await { ...scenarios, ...faults, ...tokens, ...events }[name](Centrifuge);

@@ -1,10 +1,41 @@
 """A client that follows rooms and keeps all that its SDK tells it."""
 
+import dataclasses
 import json
+import os
 
 from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
 
 from world import until, world
+
+# In Protobuf data is bytes, and what they mean is the application's business: here it is JSON.
+PROTOBUF = os.environ.get("ROOMWIRE_FORMAT") == "protobuf"
+
+
+def encoded(data):
+    return json.dumps(data).encode() if PROTOBUF else data
+
+
+def decoded(publication):
+    if not PROTOBUF:
+        return publication
+    return dataclasses.replace(publication, data=json.loads(publication.data))
+
+
+def of_objects(subscription):
+    """A subscription that is given and gives objects, whatever its client speaks."""
+    publish, history = subscription.publish, subscription.history
+
+    async def publish_object(data):
+        return await publish(encoded(data))
+
+    async def history_of_objects(**options):
+        result = await history(**options)
+        publications = [decoded(publication) for publication in result.publications]
+        return dataclasses.replace(result, publications=publications)
+
+    subscription.publish, subscription.history = publish_object, history_of_objects
+    return subscription
 
 
 class ClientLog(ClientEventHandler):
@@ -29,8 +60,12 @@ class ClientLog(ClientEventHandler):
         self.errors.append(ctx)
 
 
+def open_client(url, **options):
+    return Client(url, events=ClientLog(), use_protobuf=PROTOBUF, **options)
+
+
 async def connect(url):
-    client = Client(url, events=ClientLog())
+    client = open_client(url)
     await client.connect()
     await client.ready(10)
     return client
@@ -48,7 +83,7 @@ class Follower(SubscriptionEventHandler):
         self.joined = []
         self.left = []
         options.setdefault("recoverable", True)
-        self.subscription = client.new_subscription(room, events=self, **options)
+        self.subscription = of_objects(client.new_subscription(room, events=self, **options))
 
     @classmethod
     async def join(cls, client, room, **options):
@@ -70,9 +105,10 @@ class Follower(SubscriptionEventHandler):
             self.seen.append(["reload", at])
 
     async def on_publication(self, ctx):
-        self.publications.append(ctx.pub)
-        if ctx.pub.offset:
-            self.seen.append(["delta", ctx.pub.offset, ctx.pub.data])
+        publication = decoded(ctx.pub)
+        self.publications.append(publication)
+        if publication.offset:
+            self.seen.append(["delta", publication.offset, publication.data])
 
     async def on_unsubscribed(self, ctx):
         self.unsubscribed.append(ctx)

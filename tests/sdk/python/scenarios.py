@@ -2,14 +2,14 @@
 
 import asyncio
 
-from centrifuge import Client, ClientState, StreamPosition
+from centrifuge import ClientState, StreamPosition
 
-from follower import ClientLog, Follower, connect
+from follower import Follower, connect, open_client
 from world import DIRECT, assert_equal, failure, until, world
 
 
 async def connects_and_disconnects():
-    client = Client(DIRECT, events=ClientLog())
+    client = open_client(DIRECT)
     await client.connect()
     await client.ready(10)
     await until("the connection's name", lambda: client.events.id)

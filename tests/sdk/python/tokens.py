@@ -6,9 +6,9 @@ import hmac
 import json
 import time
 
-from centrifuge import Client, ClientState
+from centrifuge import ClientState
 
-from follower import ClientLog, Follower
+from follower import Follower, open_client
 from world import DIRECT, assert_equal, until
 
 SECRET = b"a secret of these tests, and no other"
@@ -37,7 +37,7 @@ def tokens(*seconds, **claims):
 
 
 async def connect(get):
-    client = Client(DIRECT, events=ClientLog(), get_token=get)
+    client = open_client(DIRECT, get_token=get)
     await client.connect()
     await until("the connection", lambda: client.state == ClientState.CONNECTED)
     return client
@@ -73,7 +73,7 @@ async def follows_a_room_by_a_token_for_it():
 
 
 async def is_kept_out_for_good_by_a_wrong_token():
-    client = Client(DIRECT, events=ClientLog(), token=token() + "x")
+    client = open_client(DIRECT, token=token() + "x")
     await client.connect()
     await until("the end", lambda: client.events.disconnected)
     assert_equal(client.events.disconnected[0].code, 3500, "code")

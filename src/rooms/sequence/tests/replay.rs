@@ -299,9 +299,14 @@ fn who_asks_for_the_newest_gets_them_with_the_reply_and_no_word_of_recovery() {
     assert_eq!(room.take_tally().replay_hits, 0, "it does not come back");
 }
 
+const EVENTS: HubId = HubId {
+    number: 0,
+    format: Format::Events,
+};
+
 fn events(join: Join) -> Join {
     Join {
-        format: Format::Events,
+        hub: EVENTS,
         ..join
     }
 }
@@ -309,7 +314,7 @@ fn events(join: Join) -> Join {
 /// What a hub of event readers is given: which ops, with the events that their frames hold.
 fn told_events(room: &mut Sequence) -> Vec<(String, String)> {
     let mut due = room.next_for_hubs();
-    due.retain(|(id, _)| *id == HUB);
+    due.retain(|(id, _)| *id == EVENTS);
     let ops = due.into_iter().flat_map(|(_, ops)| ops);
     ops.map(|op| {
         let (kind, frame) = match op {
@@ -342,7 +347,10 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn who_reads_events_gets_the_same_deltas_beside_who_reads_frames() {
     let mut room = room_at(5);
-    room.join(Join { hub: 1, ..fresh(2) });
+    room.join(Join {
+        hub: hub(1),
+        ..fresh(2)
+    });
     room.join(events(Join {
         start: Start::Kept(5),
         ..fresh(1)
@@ -355,10 +363,16 @@ fn who_reads_events_gets_the_same_deltas_beside_who_reads_frames() {
     );
     let mut room = room_at(5);
     room.join(events(fresh(1)));
-    room.join(Join { hub: 1, ..fresh(2) });
+    room.join(Join {
+        hub: hub(1),
+        ..fresh(2)
+    });
     room.deltas(&deltas([6]));
     room.ephemeral(&"1".into(), &someone(2));
-    assert_eq!(given(&mut room, 1), ["attach 2 at 5", "live 6 ephemeral"]);
+    assert_eq!(
+        given(&mut room, hub(1)),
+        ["attach 2 at 5", "live 6 ephemeral"]
+    );
 }
 
 #[test]
@@ -366,7 +380,7 @@ fn a_reader_of_events_whose_replay_is_overtaken_is_told_to_reload_and_goes_on() 
     let mut room = room_at(9);
     room.join(events(from(1, 3)));
     told_events(&mut room);
-    room.hub_done(HUB);
+    room.hub_done(EVENTS);
     room.credit(sub(1));
     let first = PageRead {
         more: true,
@@ -377,7 +391,7 @@ fn a_reader_of_events_whose_replay_is_overtaken_is_told_to_reload_and_goes_on() 
         told_events(&mut room),
         pairs(&[("page", "4"), ("other", "")])
     );
-    room.hub_done(HUB);
+    room.hub_done(EVENTS);
     room.credit(sub(1));
     let trimmed = PageRead {
         floor: 6,

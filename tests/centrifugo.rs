@@ -134,35 +134,19 @@ fn results_and_errors_have_the_forms_of_centrifugo() {
 }
 
 #[test]
-fn what_is_published_reaches_clients_byte_for_byte() {
+fn what_is_published_is_read_back_digit_by_digit_with_the_key_in_either_header() {
     let server = server();
-    let mut client = Client::open(&server);
-    let token = encode(
-        &Header::default(),
-        &json!({"sub": "ann", "rooms": ["*"]}),
-        &EncodingKey::from_secret(b"a secret of these tests, and no other"),
-    )
-    .expect("claims are JSON");
-    client.result("connect", json!({"token": token}));
-    client.subscribe("chat:1");
-    let number = "12345678901234567890.10";
-    let body = format!(r#"{{"channel":"chat:1","data":{{"z":{number},"a":1}}}}"#);
-    ask(&server, "publish", body);
-    client.push();
-    let read = ["Authorization", "X-API-Key"].map(|header| {
-        let value = if header == "X-API-Key" {
-            KEY.to_owned()
-        } else {
-            format!("apikey {KEY}")
-        };
+    let data = r#""data":{"z":12345678901234567890.10,"a":1}"#;
+    ask(
+        &server,
+        "publish",
+        format!(r#"{{"channel":"chat:1",{data}}}"#),
+    );
+    let apikey = format!("apikey {KEY}");
+    for header in [("X-API-Key", KEY), ("Authorization", &*apikey)] {
         let body = r#"{"channel":"chat:1","limit":1}"#;
-        let reply = server.post("/api/history", &[(header, &value)], body);
-        (reply.status, reply.text())
-    });
-    for (status, text) in read {
-        assert_eq!(status, 200, "{text}");
-        let data = format!(r#""data":{{"z":{number},"a":1}}"#);
-        assert!(text.contains(&data), "{text}");
+        let reply = server.post("/api/history", &[header], body);
+        assert!(reply.text().contains(data), "{}", reply.text());
     }
 }
 

@@ -40,20 +40,34 @@ pub struct Event {
     pub present: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Instances that have it.
     here: u32,
     /// It is there, or has not been missed yet.
     present: bool,
-    /// What the backend knows.
-    told: bool,
+    /// What the backend knows, if that is known.
+    told: Option<bool>,
     /// When it will be missed.
     leaves: Option<u64>,
     /// Since when an event is due.
     due: Option<u64>,
     /// It is on its way to the broker.
     sending: bool,
+}
+
+impl Default for State {
+    /// One of which the backend was never told.
+    fn default() -> Self {
+        Self {
+            here: 0,
+            present: false,
+            told: Some(false),
+            leaves: None,
+            due: None,
+            sending: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,7 +111,8 @@ impl Subjects {
 
     /// Whether the backend was told that it is there.
     pub fn is_told(&self, subject: &Subject) -> bool {
-        self.states.get(subject).is_some_and(|state| state.told)
+        let state = self.states.get(subject);
+        state.is_some_and(|state| state.told == Some(true))
     }
 
     /// An instance has it that did not, and takes the backend for `told` of it. Whether it is mistaken in that, and must
@@ -108,7 +123,9 @@ impl Subjects {
         let state = self.states.entry(subject.clone()).or_default();
         state.here += 1;
         state.present = true;
-        state.told |= told && !is_mistaken;
+        if told && !is_mistaken {
+            state.told = Some(true);
+        }
         if let Some(when) = state.leaves.take() {
             self.leaving.remove(&(when, subject.clone()));
         }
@@ -147,7 +164,7 @@ impl Subjects {
         }
         let is_unknown = !self.states.contains_key(&event.subject);
         let state = self.states.entry(event.subject.clone()).or_default();
-        state.told = event.present;
+        state.told = Some(event.present);
         state.sending = false;
         if is_unknown {
             // Its instance has not been heard of yet. If that never comes, it is missed like any other.
@@ -175,7 +192,9 @@ impl Subjects {
                 state.leaves = None;
                 state.present = false;
                 // Whoever was to tell that it is there may have done so and not have lived to say it.
-                state.told |= state.due.is_some();
+                if state.due.is_some() {
+                    state.told = None;
+                }
             }
             self.settle(now, &subject);
         }
@@ -225,7 +244,7 @@ impl Subjects {
         let Some(state) = self.states.get_mut(subject) else {
             return;
         };
-        let differs = state.present != state.told;
+        let differs = state.told != Some(state.present);
         match state.due {
             None if differs => {
                 state.due = Some(now);
@@ -246,7 +265,7 @@ impl Subjects {
         {
             self.given_up += 1;
             state.due = None;
-            state.told = state.present;
+            state.told = Some(state.present);
             if !state.present && state.here == 0 {
                 self.states.remove(&oldest);
             }
@@ -267,4 +286,37 @@ fn rank(subject: &Subject, own: InstanceId, live: &[InstanceId]) -> u64 {
     };
     let mine = weight(own);
     live.iter().filter(|of| weight(**of) > mine).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_before_anybody_could_tell_the_backend_anything_is_told_all_the_same() {
+        let (mut subjects, user) = (Subjects::new(5_000), Subject::User("ann".into()));
+        let (own, live) = (InstanceId(1), [InstanceId(1)]);
+        subjects.appear(0, &user, false);
+        subjects.vanish(1_000, &user);
+        subjects.tick(6_000);
+        subjects.appear(7_000, &user, false);
+        let turns = Turns {
+            own,
+            live: &live,
+            since: 0,
+            settle: 0,
+            step: 0,
+        };
+        let present = true;
+        let events = subjects.send(8_000, turns, 10);
+        assert_eq!(
+            events,
+            [Event {
+                subject: user,
+                present
+            }]
+        );
+        subjects.sent(8_000, &events[0]);
+        assert_eq!(subjects.due(), 0);
+    }
 }
